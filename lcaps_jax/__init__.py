@@ -1,0 +1,1 @@
+"""Ladder Capsule Network in JAX."""

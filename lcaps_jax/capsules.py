@@ -1,0 +1,262 @@
+"""The mathematics of the Ladder Capsule Network as pure array functions.
+
+Equations are numbered as in Jeong, Lee, Kim, "Ladder Capsule Network", ICML 2019. Everything works under
+``jit``, ``vmap`` and ``grad``, takes any leading batch axes, and has finite gradients everywhere, zero included.
+
+Axes: ``...`` batch, ``n`` capsules, ``d`` their dimension, ``K`` kept capsules, ``J`` classes, ``D`` dimension of a
+class capsule, ``h`` width of the last hidden layer of a class network.
+"""
+
+import functools
+
+from flax import struct
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+# gamma of eq. (4): exp(-0.01 gamma) = 0.95.
+AGREEMENT_SHARPNESS = 5.12
+
+_einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+
+
+def _length(x: jax.Array) -> jax.Array:
+    """Euclidean length ``[...]`` of ``x [..., d]``, with gradient zero at zero.
+
+    A plain square root has an infinite slope there, and adding an epsilon behind it does not change that.
+    """
+    square = jnp.sum(jnp.square(x), axis=-1)
+    is_zero = square == 0
+    return jnp.where(is_zero, 0.0, jnp.sqrt(jnp.where(is_zero, 1.0, square)))
+
+
+def squash(t: jax.Array) -> jax.Array:
+    """Shrinks vectors into the unit ball, keeping their direction: ``|t|^2/(1+|t|^2) * t/|t|`` (eq. 3).
+
+    Args:
+      t: ``[..., d]``.
+
+    Returns:
+      ``[..., d]``, of length ``|t|^2/(1+|t|^2) < 1``; zero, with zero gradient, at zero.
+    """
+    length = _length(t)[..., None]
+    return t * (length / (1 + jnp.square(length)))
+
+
+def squashed_length(t: jax.Array) -> jax.Array:
+    """Length of ``squash(t)``, which is the activity of a capsule: ``|t|^2/(1+|t|^2)`` (section 5.1).
+
+    Args:
+      t: ``[..., d]``.
+
+    Returns:
+      ``[...]``, in ``[0, 1)``; smooth everywhere.
+    """
+    square = jnp.sum(jnp.square(t), axis=-1)
+    return square / (1 + square)
+
+
+@struct.dataclass
+class Pruned:
+    """What the pruning layer passes on.
+
+    Attributes:
+      capsules: ``[..., K, d]`` the kept capsules, in ascending order of index.
+      index: ``[..., K]`` int32, their indices among the ``n``.
+      code: ``[..., n]`` float32, the code vector: 1 where a capsule is kept, else 0.
+    """
+
+    capsules: jax.Array
+    index: jax.Array
+    code: jax.Array
+
+
+def check_keep(k: int, n: int) -> None:
+    """Raises ValueError unless ``k`` of ``n`` capsules can be kept."""
+    if not 1 <= k <= n:
+        raise ValueError(f"Cannot keep k={k} of n={n} capsules: k must be between 1 and {n}.")
+
+
+def prune(capsules: jax.Array, activity: jax.Array, k: int) -> Pruned:
+    """Pruning layer: keeps the ``k`` most active capsules (section 3.1).
+
+    The kept rows stay in ascending order of index, so that the code vector tells which capsule each row is
+    (Figure 2). Equally active capsules: the lower index wins. No gradient flows through the choice.
+
+    Args:
+      capsules: ``[..., n, d]``.
+      activity: ``[..., n]``.
+      k: how many to keep, K.
+
+    Returns:
+      Pruned: kept capsules ``[..., K, d]``, their indices ``[..., K]``, the code vector ``[..., n]``.
+
+    Raises:
+      ValueError: unless ``1 <= k <= n``.
+    """
+    check_keep(k, activity.shape[-1])
+    activity = lax.stop_gradient(activity)
+    index = jnp.sort(lax.top_k(activity, k)[1], axis=-1)
+    code = jnp.put_along_axis(jnp.zeros(activity.shape, jnp.float32), index, 1.0, axis=-1, inplace=False)
+    kept = jnp.take_along_axis(capsules, index[..., None], axis=-2)
+    return Pruned(kept, index, code)
+
+
+def propagate(capsules: jax.Array, transform: jax.Array, contribution: jax.Array) -> jax.Array:
+    """Partial input of the class capsules: ``s_j = sum_i p_j|i (u_i f_j|i)`` (eq. 1).
+
+    Args:
+      capsules: ``[..., K, d]`` kept capsules u.
+      transform: ``[..., J, K, d, D]`` the linear operators f, functions of the code vector.
+      contribution: ``[..., J, K]`` the weights p, in (0, 1).
+
+    Returns:
+      ``[..., J, D]``.
+    """
+    return _einsum("...jk,...kd,...jkde->...je", contribution, capsules, transform)
+
+
+def propagate_factored(
+    capsules: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: jax.Array, contribution: jax.Array
+) -> jax.Array:
+    """``propagate`` with ``transform = hidden kernel + bias``, never written out (eq. 1).
+
+    The transforms are by far the largest array of the network, ``[B, J, K, d, D]``. Contracting the kept capsules
+    with the kernel first costs the same arithmetic and leaves ``[J, B, h, D]``, several times less memory.
+
+    Args:
+      capsules: ``[B, K, d]`` kept capsules.
+      hidden: ``[J, B, h]`` last hidden layers of the class networks f.
+      kernel: ``[J, K*d, h, D]`` and bias: ``[J, K*d, D]``, their last layers.
+      contribution: ``[J, B, K]`` the weights p.
+
+    Returns:
+      ``[J, B, D]``, float32.
+    """
+    classes, batch, width = hidden.shape
+    rows, dim = kernel.shape[1], kernel.shape[3]
+    weighted = (contribution[..., None] * capsules).reshape(classes, batch, rows).astype(hidden.dtype)
+    mixed = _einsum("jbr,jrf->jbf", weighted, kernel.reshape(classes, rows, width * dim))
+    mixed = mixed.reshape(classes, batch, width, dim)
+    return jnp.sum(hidden[..., None] * mixed, axis=2) + _einsum("jbr,jre->jbe", weighted, bias)
+
+
+def regress(pose: jax.Array, transform: jax.Array) -> jax.Array:
+    """Ladder layer: the kept capsules regressed from each class, ``squash(f_reg_j s_j)`` (eqs. 2, 3).
+
+    Args:
+      pose: ``[..., J, D]`` the class capsules' partial input s.
+      transform: ``[..., J, K, d, D]`` the linear operators f_reg, functions of the code vector.
+
+    Returns:
+      ``[..., J, K, d]``; each row is squashed by itself.
+    """
+    return squash(_einsum("...jkde,...je->...jkd", transform, pose))
+
+
+def regress_factored(pose: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: jax.Array, dim: int) -> jax.Array:
+    """``regress`` with ``transform = hidden kernel + bias``, never written out (eqs. 2, 3).
+
+    Args:
+      pose: ``[J, B, D]`` partial input s.
+      hidden: ``[J, B, h]`` last hidden layers of the class networks f_reg.
+      kernel: ``[J, h, D, K*d]`` and bias: ``[J, D, K*d]``, their last layers.
+      dim: d.
+
+    Returns:
+      ``[J, B, K, d]``, float32.
+    """
+    classes, batch, width = hidden.shape
+    rows = kernel.shape[3]
+    pose = pose.astype(hidden.dtype)
+    products = (hidden[..., :, None] * pose[..., None, :]).reshape(classes, batch, -1)
+    regressed = _einsum("jbf,jfr->jbr", products, kernel.reshape(classes, -1, rows))
+    regressed = regressed + _einsum("jbe,jer->jbr", pose, bias)
+    return squash(regressed.reshape(classes, batch, rows // dim, dim))
+
+
+def regression_error(regressed: jax.Array, capsules: jax.Array, *, squared: bool = True) -> jax.Array:
+    """Mean over the kept capsules of the (squared) distance to their regression: the norm in eq. (4).
+
+    Args:
+      regressed: ``[..., K, d]``.
+      capsules: ``[..., K, d]``, or a shape that broadcasts to it.
+      squared: the paper's squared distance, or the plain one of the released graph.
+
+    Returns:
+      ``[...]``.
+    """
+    difference = regressed - capsules
+    distance = jnp.sum(jnp.square(difference), axis=-1) if squared else _length(difference)
+    return jnp.mean(distance, axis=-1)
+
+
+def agreement(regressed: jax.Array, capsules: jax.Array, gamma: float = AGREEMENT_SHARPNESS) -> jax.Array:
+    """Activity of a class: ``d_j = exp(-gamma * mean_i |u_reg_ij - u_i|^2)`` (eq. 4).
+
+    Args:
+      regressed: ``[..., K, d]``; for all classes, ``[..., J, K, d]``.
+      capsules: ``[..., K, d]``, or a shape that broadcasts to it, as ``[..., 1, K, d]``.
+      gamma: sharpness.
+
+    Returns:
+      ``[...]``, in (0, 1]: 1 where the regression is exact.
+    """
+    return jnp.exp(-gamma * regression_error(regressed, capsules))
+
+
+def direction(s: jax.Array, epsilon: float = 0.0) -> jax.Array:
+    """``s/(|s| + epsilon)`` of vectors ``[..., D]``; zero at zero.
+
+    At exact zero, where a direction has no gradient, the gradient is that of ``s/epsilon``, and zero without one.
+    """
+    length = _length(s)[..., None] + epsilon
+    return jnp.where(length == 0, 0.0, s / jnp.where(length == 0, 1.0, length))
+
+
+def margin_loss(activity: jax.Array, labels: jax.Array) -> jax.Array:
+    """Margin loss ``sum_j T_j max(0, 0.9-d_j)^2 + 0.5 (1-T_j) max(0, d_j-0.1)^2`` (section 4; Sabour et al. 2017).
+
+    Args:
+      activity: ``[..., J]`` activities of the classes.
+      labels: ``[...]`` integers in ``[0, J)``.
+
+    Returns:
+      ``[...]``, one loss an example.
+    """
+    target = jax.nn.one_hot(labels, activity.shape[-1])
+    present = jnp.square(jnp.maximum(0, 0.9 - activity))
+    absent = jnp.square(jnp.maximum(0, activity - 0.1))
+    return jnp.sum(target * present + 0.5 * (1 - target) * absent, axis=-1)
+
+
+def code_loss(code: jax.Array, activity: jax.Array) -> jax.Array:
+    """``sum_i (c_i - a_i)^2``: pulls kept capsules towards activity 1 and the others towards 0 (section 4).
+
+    Args:
+      code: ``[..., n]`` code vector.
+      activity: ``[..., n]`` activities of the primary capsules.
+
+    Returns:
+      ``[...]``, one loss an example.
+    """
+    return jnp.sum(jnp.square(code - activity), axis=-1)
+
+
+def released_loss(error: jax.Array, labels: jax.Array) -> jax.Array:
+    """The released graph's loss: ``sum_j T_j e_j^2 + (1-T_j) max(0, 0.8-e_j)``.
+
+    Args:
+      error: ``[..., J]`` mean distance of the regressed from the kept capsules.
+      labels: ``[...]`` integers in ``[0, J)``.
+
+    Returns:
+      ``[...]``, one loss an example.
+    """
+    target = jax.nn.one_hot(labels, error.shape[-1])
+    return jnp.sum(target * jnp.square(error) + (1 - target) * jnp.square(jnp.maximum(0, 0.8 - error)), axis=-1)
+
+
+def released_code_loss(code: jax.Array, activity: jax.Array) -> jax.Array:
+    """The released graph's code loss: ``mean_i |c_i - a_i|``; shapes as for ``code_loss``."""
+    return jnp.mean(jnp.abs(code - activity), axis=-1)
