@@ -1,0 +1,33 @@
+"""What the entry points share: errors of the user's as one line, and stops as exit codes."""
+
+from collections.abc import Callable
+import sys
+
+from absl import app, logging
+
+from lcaps_jax.checkpoints import CheckpointError
+from lcaps_jax.config import ConfigError
+from lcaps_jax.data import DataError
+from lcaps_jax.parallel import DeviceError
+from lcaps_jax.training import DivergenceError, Stopped
+
+_USER_ERRORS = (ConfigError, DataError, DeviceError, CheckpointError, DivergenceError)
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs ``main`` after absl has parsed the flags: exit code 1 and one line for an error of the user's, 128 plus the
+    signal's number for a run that was stopped and saved."""
+
+    def guarded(argv):
+        if len(argv) > 1:
+            raise app.UsageError(f"Unexpected argument {argv[1]!r}: settings are given as --name=value.")
+        logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step of theirs at INFO
+        try:
+            main(argv)
+        except _USER_ERRORS as error:
+            sys.exit(f"Error: {error}")
+        except Stopped as stop:
+            print(stop, flush=True)
+            sys.exit(128 + stop.signal)
+
+    app.run(guarded)

@@ -1,0 +1,218 @@
+"""The settings of a run: the flags of the entry points, and the frozen Config that they become.
+
+Every check of a setting that needs no data is here, so that a bad one is refused before any work is done.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import pathlib
+import typing
+
+from absl import flags
+
+from lcaps_jax import capsules, models
+from lcaps_jax.convolution import METHODS
+
+PRECISIONS = ("float32", "bfloat16")
+MODELS = ("lcapsnet",)
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be run; the message names it, its value, and what would be accepted."""
+
+
+def _setting(default, help_: str, *, choices: tuple[str, ...] = (), minimum=None, may_change: bool = False):
+    metadata = {"help": help_, "choices": choices, "minimum": minimum, "may_change": may_change}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Every setting of a run. ``None`` stands for a default that follows from other settings; see ``resolved``."""
+
+    model: str = _setting("lcapsnet", "Network to train.", choices=MODELS)
+    variant: str = _setting(
+        "paper", "The network of the paper, or what the authors' released graph computes.", choices=models.VARIANTS
+    )
+    k: int = _setting(70, "Primary capsules that the pruning layer keeps (K).", minimum=1)
+    conv1_kernel: int = _setting(9, "Kernel size of the first convolution.", minimum=1)
+    primary_kernel: int = _setting(9, "Kernel size of the primary capsules' convolution.", minimum=1)
+    channels: int = _setting(models.CONV1_CHANNELS, "Channels of the first convolution.", minimum=1)
+    capsule_types: int = _setting(models.CAPSULE_TYPES, "Primary capsules at each position.", minimum=1)
+
+    dataset: str = _setting(
+        "sample",
+        "Training set: 'sample' (10,000 bundled MNIST digits, offline), 'expanded_mnist' (MNIST anywhere on a 40x40 "
+        "canvas), or any image classification set of TensorFlow Datasets, as 'mnist' or 'cifar10'.",
+    )
+    data_dir: str | None = _setting(
+        None, "Folder of prepared TensorFlow Datasets; default: their own, ~/tensorflow_datasets.", may_change=True
+    )
+    image_size: int | None = _setting(
+        None, "Pixels along a side; smaller images are padded, larger ones scaled down. Default: the set's own.", minimum=1
+    )
+    max_shift: int | None = _setting(
+        None,
+        "Training images are shifted at random by up to this many pixels each way. Default: 6 for expanded_mnist, else 0.",
+        minimum=0,
+    )
+    validation_size: int = _setting(
+        0, "Training images to hold out, drawn at random; the best checkpoint is then kept too.", minimum=0
+    )
+    shuffle: bool | None = _setting(
+        None, "Draw a new order of the images every epoch. Default: on for the paper's network, off for the released one."
+    )
+
+    batch_size: int = _setting(100, "Images a step, over all devices.", minimum=1)
+    epochs: int = _setting(10, "Passes over the training set; may grow when a run is continued.", minimum=1, may_change=True)
+    learning_rate: float = _setting(1e-3, "Adam's learning rate at the start.")
+    decay_rate: float = _setting(0.9, "Factor of the learning rate's exponential decay.")
+    decay_steps: int = _setting(1000, "Steps that one factor of decay takes.", minimum=1)
+    decay_staircase: bool = _setting(False, "Decay in jumps every decay_steps rather than smoothly.")
+    seed: int = _setting(0, "Seed of the initial weights, the images' order and their shifts.", minimum=0)
+    precision: str = _setting("float32", "Of convolutions and class networks; all else is float32.", choices=PRECISIONS)
+    convolution: str = _setting(
+        "auto", "spectral (fast on a CPU), direct (XLA's own), or by platform.", choices=METHODS
+    )
+
+    eval_datasets: tuple[str, ...] | None = _setting(
+        None, "Test sets to evaluate after every epoch. Default: that of the training set.", may_change=True
+    )
+    log_every: int = _setting(50, "Steps between lines of the log; so many run on the device in one call.", minimum=1, may_change=True)
+    checkpoint_every: int | None = _setting(
+        None, "Steps between checkpoints, rounded up to log_every. Default: one an epoch.", minimum=1, may_change=True
+    )
+
+    def __post_init__(self):
+        """Raises ConfigError for a setting that cannot be run."""
+        for field in dataclasses.fields(self):
+            value, choices, minimum = getattr(self, field.name), field.metadata["choices"], field.metadata["minimum"]
+            if choices and value not in choices:
+                raise ConfigError(f"--{field.name}={value}: must be one of {', '.join(choices)}.")
+            if minimum is not None and value is not None and value < minimum:
+                raise ConfigError(f"--{field.name}={value}: must be at least {minimum}.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ConfigError(f"--learning_rate={self.learning_rate}: must be positive and finite.")
+        if not 0 < self.decay_rate <= 1:
+            raise ConfigError(f"--decay_rate={self.decay_rate}: must be above 0 and at most 1.")
+        if self.image_size is not None:
+            self.check_geometry(self.image_size)
+
+    def check_geometry(self, image_size: int) -> None:
+        """Raises ConfigError where kernels or K do not fit images of that size."""
+        try:
+            sizes = models.geometry(image_size, self.conv1_kernel, self.primary_kernel, self.capsule_types)
+            capsules.check_keep(self.k, sizes.capsules)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def resolved(self, image_size: int, max_shift: int) -> "Config":
+        """The same settings with no default left open, given those of the data set.
+
+        Raises:
+          ConfigError: where the network does not fit the images.
+        """
+        config = dataclasses.replace(
+            self,
+            image_size=image_size,
+            max_shift=max_shift if self.max_shift is None else self.max_shift,
+            shuffle=self.variant == models.PAPER if self.shuffle is None else self.shuffle,
+            eval_datasets=self.eval_datasets or (self.dataset,),
+        )
+        config.check_geometry(image_size)
+        return config
+
+    def with_defaults_of(self, earlier: "Config") -> "Config":
+        """The same settings, with those left open taken from the run that they continue."""
+        open_ = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is None]
+        return dataclasses.replace(self, **{name: getattr(earlier, name) for name in open_})
+
+    def to_json(self) -> dict:
+        """The settings as JSON types."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, settings: Mapping) -> "Config":
+        """The Config that ``to_json`` wrote; settings it does not know are refused.
+
+        Raises:
+          ConfigError: naming settings of another version of this code.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(settings) - names)
+        if unknown:
+            raise ConfigError(f"The run was made by another version: it has the settings {', '.join(unknown)}, unknown here.")
+        settings = dict(settings)
+        if settings.get("eval_datasets") is not None:
+            settings["eval_datasets"] = tuple(settings["eval_datasets"])
+        return cls(**settings)
+
+    def check_continues(self, earlier: "Config") -> None:
+        """Raises ConfigError unless a run begun with ``earlier`` can go on with these settings."""
+        for field in dataclasses.fields(self):
+            before, now = getattr(earlier, field.name), getattr(self, field.name)
+            if not field.metadata["may_change"] and before != now:
+                raise ConfigError(
+                    f"--{field.name}={now}: the run in this folder was begun with {field.name}={before}, and to change it "
+                    f"would change what is computed. Keep {before}, or give another --workdir."
+                )
+        if self.epochs < earlier.epochs:
+            raise ConfigError(f"--epochs={self.epochs}: the run in this folder is set to {earlier.epochs} epochs, which can only grow.")
+
+
+def define_flags() -> None:
+    """Defines one flag for each setting. For entry points alone: importing the library defines none."""
+    hints = typing.get_type_hints(Config)
+    for field in dataclasses.fields(Config):
+        kinds = [kind for kind in (*typing.get_args(hints[field.name]), hints[field.name]) if kind in (bool, int, float, str)]
+        help_ = field.metadata["help"]
+        if field.metadata["choices"]:
+            flags.DEFINE_enum(field.name, field.default, field.metadata["choices"], help_)
+        elif not kinds or hints[field.name] == tuple[str, ...] | None:
+            flags.DEFINE_list(field.name, field.default, help_)
+        else:
+            define = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+            define[kinds[0]](field.name, field.default, help_)
+
+
+def from_flags(values: flags.FlagValues) -> Config:
+    """The Config of parsed flags.
+
+    Raises:
+      ConfigError: see Config.
+    """
+    settings = {field.name: values[field.name].value for field in dataclasses.fields(Config)}
+    if settings["eval_datasets"] is not None:
+        settings["eval_datasets"] = tuple(settings["eval_datasets"])
+    return Config(**settings)
+
+
+CONFIG_FILE = "config.json"
+
+
+def write_config(workdir: pathlib.Path, config: Config, about: Mapping) -> None:
+    """Writes ``config.json``: the settings, and what else there is to know about the run."""
+    write_json(workdir / CONFIG_FILE, {"settings": config.to_json(), **about})
+
+
+def read_config(workdir: pathlib.Path) -> tuple[Config, dict]:
+    """The settings of a run, and what ``write_config`` wrote beside them.
+
+    Raises:
+      ConfigError: where the folder holds no run, or that of another version.
+    """
+    path = pathlib.Path(workdir) / CONFIG_FILE
+    try:
+        about = json.loads(path.read_text())
+        settings = about.pop("settings")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{workdir} is not a run of lcaps_jax: cannot read {path} ({error}).") from None
+    return Config.from_json(settings), about
+
+
+def write_json(path: pathlib.Path, value) -> None:
+    """Writes a JSON file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial.replace(path)

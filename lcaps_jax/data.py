@@ -1,0 +1,263 @@
+"""Any image classification set as uint8 arrays, the order of an epoch, and random shifts inside jit."""
+
+import dataclasses
+import os
+import pathlib
+import socket
+import urllib.parse
+import urllib.request
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from lcaps_jax.config import Config
+
+SAMPLE = "sample"
+EXPANDED_MNIST = "expanded_mnist"
+EXPANDED_SIZE = 40
+EXPANDED_SHIFT = 6
+# Of the places of expanded MNIST's test digits: part of the data set, so not a setting.
+_EXPANDED_SEED = 0
+_SAMPLE_FILE = pathlib.Path(__file__).parent / "sample.npz"
+_REACH_SECONDS = 5
+_PORTS = {"http": 80, "https": 443, "ftp": 21}
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the set or value, and what would do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Labelled images.
+
+    Attributes:
+      images: ``[N, I, I, C]`` uint8.
+      labels: ``[N]`` int32.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set as its images come.
+
+    Attributes:
+      train, test: parts.
+      class_names: J of them.
+      image_size: that the images are meant for.
+      max_shift: pixels by which training images are meant to be shifted at random.
+    """
+
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    image_size: int
+    max_shift: int = 0
+
+    @property
+    def channels(self) -> int:
+        return self.train.images.shape[-1]
+
+
+def load(name: str, data_dir: str | None = None, image_size: int | None = None) -> Source:
+    """Loads a data set.
+
+    Args:
+      name: ``"sample"``, ``"expanded_mnist"`` or the name of a TFDS set.
+      data_dir: of prepared TFDS sets; None for TFDS's own.
+      image_size: pad or scale images to this size; None for the set's own.
+
+    Returns:
+      Source.
+
+    Raises:
+      DataError: for a set that does not exist, cannot be downloaded, holds no labelled images, or is damaged.
+    """
+    if name == SAMPLE:
+        with np.load(_SAMPLE_FILE) as stored:
+            train, test = (Split(stored[f"{part}_images"][..., None], stored[f"{part}_labels"].astype(np.int32)) for part in ("train", "test"))
+        source = Source(train, test, tuple("0123456789"), train.images.shape[1])
+    elif name == EXPANDED_MNIST:
+        source = _load_tfds("mnist", data_dir)
+        test = Split(_place(source.test.images, EXPANDED_SIZE, EXPANDED_SHIFT), source.test.labels)
+        train = Split(fit_size(source.train.images, EXPANDED_SIZE), source.train.labels)
+        source = Source(train, test, source.class_names, EXPANDED_SIZE, EXPANDED_SHIFT)
+    else:
+        source = _load_tfds(name, data_dir)
+    for part, split in (("train", source.train), ("test", source.test)):
+        check_split(split, len(source.class_names), f"The {part} part of {name}")
+    size = image_size or source.image_size
+    resized = (Split(fit_size(split.images, size), split.labels) for split in (source.train, source.test))
+    return Source(*resized, source.class_names, size, source.max_shift)
+
+
+def check_split(split: Split, classes: int, what: str) -> None:
+    """Raises DataError for an empty part or labels that are no classes; ``what`` names the part."""
+    if not len(split):
+        raise DataError(f"{what} has no images.")
+    bad = split.labels[(split.labels < 0) | (split.labels >= classes)]
+    if bad.size:
+        raise DataError(f"{what} has the label {bad[0]}: labels must be 0 to {classes - 1}.")
+
+
+def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
+    """Divides a training part at random into what is left and ``count`` validation images.
+
+    Raises:
+      DataError: unless images are left.
+    """
+    if count >= len(split):
+        raise DataError(f"--validation_size={count}: the training part has {len(split)} images, so at most {len(split) - 1}.")
+    order = np.random.default_rng(seed).permutation(len(split))
+    chosen, left = np.sort(order[:count]), np.sort(order[count:])
+    return Split(split.images[left], split.labels[left]), Split(split.images[chosen], split.labels[chosen])
+
+
+def fit_size(images: np.ndarray, size: int) -> np.ndarray:
+    """Makes images ``[N, H, W, C]`` uint8 square, of ``size`` pixels, by black borders or by scaling down."""
+    height, width = images.shape[1:3]
+    side = max(height, width, size)
+    top, left = (side - height) // 2, (side - width) // 2
+    borders = ((0, 0), (top, side - height - top), (left, side - width - left), (0, 0))
+    images = np.pad(images, borders) if (height, width) != (side, side) else images
+    if side == size:
+        return images
+    scaled = [np.asarray(_pillow(image).resize((size, size), Image.Resampling.LANCZOS)) for image in images]
+    return np.stack(scaled).reshape(-1, size, size, images.shape[3])
+
+
+def _pillow(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def _place(images: np.ndarray, size: int, max_shift: int) -> np.ndarray:
+    """Puts each image somewhere on a larger black canvas, once, by a fixed seed."""
+    shifts = np.random.default_rng(_EXPANDED_SEED).integers(-max_shift, max_shift + 1, (len(images), 2))
+    canvas = fit_size(images, size)
+    return np.stack([np.roll(image, shift, axis=(0, 1)) for image, shift in zip(canvas, shifts)])
+
+
+def _load_tfds(name: str, data_dir: str | None) -> Source:
+    """A TensorFlow Datasets set; TensorFlow is imported here, where alone it is needed, and takes no GPU."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        close = [line.strip() for line in str(error).splitlines() if "mean" in line]
+        raise DataError(
+            f"--dataset={name}: no such set. Accepted are {SAMPLE}, {EXPANDED_MNIST} and the image classification sets of "
+            f"TensorFlow Datasets, as mnist, fashion_mnist or cifar10. {' '.join(close)}"
+        ) from None
+    features = builder.info.features
+    if not {"image", "label"} <= set(features or {}) or not hasattr(features["label"], "num_classes"):
+        raise DataError(f"--dataset={name}: is no image classification set: it has the features {sorted(features or {})}.")
+    if not builder.is_prepared():
+        _prepare(builder, name, tfds)
+
+    import tensorflow as tf
+
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        pass  # TensorFlow was already in use by the caller, who has decided.
+    missing = {"train", "test"} - set(builder.info.splits)
+    test_name = "test"
+    if missing == {"test"} and "validation" in builder.info.splits:
+        test_name = "validation"
+    elif missing:
+        raise DataError(f"--dataset={name}: has no {' and '.join(sorted(missing))} part, only {sorted(builder.info.splits)}.")
+    same_size = None not in features["image"].shape
+
+    def read(part):
+        if same_size:
+            arrays = tfds.as_numpy(builder.as_dataset(split=part, batch_size=-1, shuffle_files=False))
+            return Split(arrays["image"], arrays["label"].astype(np.int32))
+        examples = list(tfds.as_numpy(builder.as_dataset(split=part, shuffle_files=False)))
+        side = max(max(example["image"].shape[:2]) for example in examples)
+        images = np.concatenate([fit_size(example["image"][None], side) for example in examples])
+        return Split(images, np.array([example["label"] for example in examples], np.int32))
+
+    train, test = read("train"), read(test_name)
+    size = max(train.images.shape[1:3])
+    return Source(train, test, tuple(features["label"].names), size)
+
+
+def _prepare(builder, name: str, tfds) -> None:
+    """Downloads and prepares a set, or says in seconds why it cannot be had; TFDS itself retries for minutes."""
+    urls = [urllib.parse.urlsplit(url) for url in getattr(builder, "url_infos", {})]
+    hosts = sorted({(url.hostname, url.port or _PORTS.get(url.scheme, 443)) for url in urls})
+    place = builder.data_dir
+    advice = (
+        f"To use {name} offline, prepare it where there is a network ('tfds build {name}'), copy the folder to "
+        f"{place}, or give the folder above '{builder.name}/' as --data_dir. --dataset={SAMPLE} needs no network."
+    )
+    if not urllib.request.getproxies():
+        for host, port in hosts:
+            try:
+                socket.create_connection((host, port), timeout=_REACH_SECONDS).close()
+            except OSError as error:
+                raise DataError(f"--dataset={name}: not prepared at {place}, and {host} cannot be reached ({error}). {advice}") from None
+    try:
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    except Exception as error:  # TFDS raises what its many sources raise
+        sources = ", ".join(host for host, _ in hosts) or "its source"
+        raise DataError(f"--dataset={name}: could not be downloaded from {sources} to {place}: {error} {advice}") from error
+
+
+@jax.jit(static_argnums=2)
+def epoch_order(key: jax.Array, epoch: int, count: int) -> jax.Array:
+    """Order of the images in an epoch: a permutation of ``count``, ``[count]`` int32, that depends on nothing else."""
+    return jax.random.permutation(jax.random.fold_in(key, epoch), count)
+
+
+def shift(image: jax.Array, offset: jax.Array, max_shift: int) -> jax.Array:
+    """Moves an image ``[I, I, C]`` down and right by ``offset [2]``, at most ``max_shift`` pixels, black coming in."""
+    padded = jnp.pad(image, ((max_shift, max_shift), (max_shift, max_shift), (0, 0)))
+    start = max_shift - offset
+    return jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
+
+
+def augment(images: jax.Array, key: jax.Array, positions: jax.Array, max_shift: int) -> jax.Array:
+    """Shifts training images at random.
+
+    Args:
+      images: ``[B, I, I, C]``.
+      key: of the step.
+      positions: ``[B]`` places of the images in the global batch; each draws by its own, so that one device and many
+        see the same images.
+      max_shift: pixels.
+
+    Returns:
+      ``[B, I, I, C]``.
+    """
+    if not max_shift:
+        return images
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
+    offsets = jax.vmap(lambda k: jax.random.randint(k, (2,), -max_shift, max_shift + 1))(keys)
+    return jax.vmap(shift, (0, 0, None))(images, offsets, max_shift)
+
+
+def to_unit_range(images: jax.Array) -> jax.Array:
+    """uint8 images as float32 in [0, 1]."""
+    return images.astype(jnp.float32) / 255
+
+
+def load_for(config: Config) -> tuple[Source, Config]:
+    """The training data of a run, and the run's settings with the defaults that follow from the data.
+
+    Raises:
+      DataError: see ``load``.
+      ConfigError: where the network or the batch does not fit the data.
+    """
+    source = load(config.dataset, config.data_dir, config.image_size)
+    return source, config.resolved(source.image_size, source.max_shift)

@@ -1,0 +1,103 @@
+"""The pictures of a run."""
+
+from collections.abc import Mapping, Sequence
+import pathlib
+
+from matplotlib.figure import Figure
+import numpy as np
+
+from lcaps_jax.data import Split
+from lcaps_jax.metrics import read_metrics
+from lcaps_jax.training import Evaluation
+
+FOLDER = "figures"
+_PROFILE_CAPSULES = 300  # as in the paper's Figure 4
+_MISTAKES = 25
+_DPI = 130
+
+
+def write_all(
+    workdir: pathlib.Path, evaluations: Mapping[str, Evaluation], splits: Mapping[str, Split], class_names: Sequence[str]
+) -> None:
+    """Draws a run: its training curve, and for each data set the confusion matrix, activity profile and worst mistakes."""
+    folder = workdir / FOLDER
+    folder.mkdir(exist_ok=True)
+
+    def save(figure, name):
+        figure.savefig(folder / f"{name}.png", dpi=_DPI, bbox_inches="tight")
+
+    save(training_curve(read_metrics(workdir)), "training_curve")
+    for name, evaluation in evaluations.items():
+        save(confusion_matrix(evaluation, class_names, name), f"confusion_{name}")
+        save(activity_profile(evaluation, name), f"activity_{name}")
+        save(worst_mistakes(evaluation, splits[name], class_names, name), f"mistakes_{name}")
+
+
+def training_curve(lines: Sequence[dict]) -> Figure:
+    """Loss and error against epochs, from the lines of ``metrics.jsonl``."""
+    figure = Figure(figsize=(9, 3.6))
+    for axes, quantity, unit in zip(figure.subplots(1, 2), ("loss", "error"), ("", " (%)")):
+        for split in sorted({line["split"] for line in lines}, key=lambda split: (split != "train", split)):
+            points = [(line["epoch"], line[quantity]) for line in lines if line["split"] == split and line[quantity] > 0]
+            style = {"linewidth": 0.8, "alpha": 0.7} if split == "train" else {"marker": "o", "markersize": 3}
+            axes.plot(*zip(*points), label=split, **style) if points else None
+        axes.set(xlabel="epoch", title=quantity + unit, yscale="log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend()
+        axes.yaxis.set_major_formatter("{x:g}")
+    last = {line["split"]: line["error"] for line in lines if line["split"] != "train"}
+    figure.suptitle(", ".join(f"{split}: {error:.2f} % error" for split, error in last.items()))
+    figure.tight_layout()
+    return figure
+
+
+def confusion_matrix(evaluation: Evaluation, class_names: Sequence[str], name: str) -> Figure:
+    """Images by true and predicted class; the mistakes are coloured, by their number."""
+    mistakes = evaluation.confusion.copy()
+    np.fill_diagonal(mistakes, 0)
+    size = max(5.0, 0.4 * len(class_names))
+    figure = Figure(figsize=(size, size))
+    axes = figure.subplots()
+    axes.imshow(mistakes, cmap="Reds")
+    if len(class_names) <= 30:
+        for row, column in np.ndindex(*mistakes.shape):
+            count = evaluation.confusion[row, column]
+            if count:
+                dark = mistakes[row, column] > 0.6 * max(1, mistakes.max())
+                axes.text(column, row, count, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+        axes.set_xticks(range(len(class_names)), class_names, rotation=90 if max(map(len, class_names)) > 2 else 0)
+        axes.set_yticks(range(len(class_names)), class_names)
+    axes.set(xlabel="predicted", ylabel="true", title=f"{name}: {evaluation.errors} errors in {evaluation.count}")
+    return figure
+
+
+def activity_profile(evaluation: Evaluation, name: str) -> Figure:
+    """Mean activity of the most active primary capsules, ranked by it, and how often each is kept (paper, Figure 4)."""
+    ranked = np.argsort(-evaluation.primary_activity, kind="stable")[:_PROFILE_CAPSULES]
+    figure = Figure(figsize=(7, 3.6))
+    axes = figure.subplots()
+    axes.bar(np.arange(len(ranked)), evaluation.primary_activity[ranked], width=1, label="mean activity")
+    axes.plot(evaluation.kept[ranked], ".", color="tab:red", markersize=3, label="share of images in which it is kept")
+    axes.set(xlabel=f"the {len(ranked)} most active of {len(evaluation.kept)} primary capsules", ylim=(0, 1.03), title=name)
+    axes.legend()
+    return figure
+
+
+def worst_mistakes(evaluation: Evaluation, split: Split, class_names: Sequence[str], name: str) -> Figure:
+    """The wrongly classified images that the network was surest of, with true and predicted class."""
+    wrong = np.flatnonzero(evaluation.predicted != split.labels)
+    worst = wrong[np.argsort(-evaluation.margin[wrong], kind="stable")][:_MISTAKES]
+    columns = 5
+    rows = max(1, -(-len(worst) // columns))
+    figure = Figure(figsize=(1.5 * columns, 1.75 * rows + 0.5))
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, i in zip(grid, worst):
+        image = split.images[i]
+        axes.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
+        true, predicted = class_names[split.labels[i]], class_names[evaluation.predicted[i]]
+        axes.set_title(f"{true} taken for {predicted}\nmargin {evaluation.margin[i]:.2f}", fontsize=8)
+    figure.suptitle(f"{name}: the {len(worst)} worst of {len(wrong)} mistakes")
+    figure.tight_layout()
+    return figure

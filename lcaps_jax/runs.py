@@ -1,0 +1,208 @@
+"""A run and its folder: starting, continuing, evaluating and loading it."""
+
+from collections.abc import Sequence
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import pathlib
+import subprocess
+
+import jax
+import numpy as np
+
+from lcaps_jax import data, figures, parallel, training
+from lcaps_jax.checkpoints import BEST, LAST, Checkpoints
+from lcaps_jax.config import CONFIG_FILE, Config, ConfigError, read_config, write_config, write_json
+from lcaps_jax.models import LadderCapsNet
+
+RESULTS_FILE = "results.json"
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "chex", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained network.
+
+    Attributes:
+      model: Flax module; ``model.apply({"params": params}, images)`` with images ``[B, I, I, C]`` in [0, 1].
+      params: its parameters.
+      config: settings it was trained with.
+      class_names: J of them.
+      channels: of the images.
+      step: training steps done.
+    """
+
+    model: LadderCapsNet
+    params: dict
+    config: Config
+    class_names: tuple[str, ...]
+    channels: int
+    step: int
+
+
+def load_run(workdir: str | pathlib.Path, checkpoint: str = LAST) -> Run:
+    """Loads the network of a run.
+
+    Args:
+      workdir: the run's folder.
+      checkpoint: ``"last"``, or ``"best"`` by validation error.
+
+    Returns:
+      Run.
+
+    Raises:
+      ConfigError: where the folder holds no run, or no such checkpoint.
+      CheckpointError: where the checkpoint is damaged.
+    """
+    workdir = pathlib.Path(workdir)
+    config, about = read_config(workdir)
+    classes = len(about["class_names"])
+    model = training.make_model(config, classes)
+    optimizer = training.make_optimizer(config)
+    target = jax.eval_shape(lambda: training.init_state(model, optimizer, config, about["channels"]))
+    target = parallel.like_replicated(target.params if checkpoint == BEST else target)
+    checkpoints = Checkpoints(workdir, read_only=True)
+    try:
+        restored = checkpoints.restore(target, checkpoint)
+    finally:
+        checkpoints.close()
+    if restored is None:
+        hint = " One is kept where --validation_size was above 0." if checkpoint == BEST else ""
+        raise ConfigError(f"{workdir} has no {checkpoint} checkpoint yet.{hint}")
+    tree, step = restored
+    params = tree if checkpoint == BEST else tree.params
+    return Run(model, params, config, tuple(about["class_names"]), about["channels"], step)
+
+
+def train(config: Config, workdir: str | pathlib.Path) -> None:
+    """Trains a network as the settings say, in ``workdir``; continues a run that stands there already.
+
+    Raises:
+      ConfigError: for settings that cannot be run or do not continue the run, and for a folder of something else.
+      data.DataError, parallel.DeviceError: for data or batches that cannot be used.
+      training.Stopped, training.DivergenceError: see ``training.fit``.
+    """
+    workdir = pathlib.Path(workdir)
+    parallel.check_batch_size(config.batch_size)
+    if (workdir / CONFIG_FILE).exists():
+        earlier, about = read_config(workdir)
+        config = config.with_defaults_of(earlier)
+        config.check_continues(earlier)
+        total = config.epochs * training.steps_per_epoch(config, about["train_images"])
+        if total in Checkpoints(workdir, read_only=True).steps() and set(config.eval_datasets) <= set(read_results(workdir)):
+            print(f"{workdir} is finished: {config.epochs} epochs, {total} steps. A larger --epochs continues it.", flush=True)
+            return
+    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise ConfigError(f"--workdir={workdir} holds something else and no run; give a new or an empty folder.")
+
+    source, config = data.load_for(config)
+    train_split, validation = source.train, None
+    if config.validation_size:
+        train_split, validation = data.hold_out(source.train, config.validation_size, config.seed)
+    training.steps_per_epoch(config, len(train_split))  # refuses a batch larger than the set
+    tests = {name: load_test(name, config, source) for name in config.eval_datasets}
+    model = training.make_model(config, len(source.class_names))
+
+    if parallel.is_main():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_config(workdir, config, _about(source, len(train_split)))
+    results = read_results(workdir)
+
+    def on_epoch(evaluations, step):
+        results.update({name: evaluation.result(step) for name, evaluation in evaluations.items()})
+        write_json(workdir / RESULTS_FILE, results)
+
+    fitted = training.fit(config, model, train_split, validation, tests, workdir, on_epoch)
+    if parallel.is_main():
+        figures.write_all(workdir, fitted.evaluations, tests, source.class_names)
+        for name, evaluation in fitted.evaluations.items():
+            print(f"{name}: {format_result(results[name])} after {fitted.steps} steps, {fitted.seconds / 60:.1f} minutes", flush=True)
+        print(f"Everything is in {workdir}; pictures in {workdir / figures.FOLDER}.", flush=True)
+
+
+def load_test(name: str, config: Config, loaded: data.Source | None = None) -> data.Split:
+    """The test part of a set, at the size of the run's images.
+
+    Args:
+      name: of the set.
+      config: resolved settings of the run.
+      loaded: the run's own data where it is in memory.
+
+    Raises:
+      data.DataError: see ``data.load``.
+    """
+    if loaded is not None and name == config.dataset:
+        return loaded.test
+    return data.load(name, config.data_dir, config.image_size).test
+
+
+def evaluate_run(run: Run, names: Sequence[str], batch_size: int, workdir: pathlib.Path) -> dict[str, training.Evaluation]:
+    """Evaluates a run on test sets, and adds the figures to its ``results.json``.
+
+    Raises:
+      data.DataError: for a set that cannot be had, or whose classes or channels are not the network's.
+    """
+    parallel.check_batch_size(batch_size)
+    eval_steps = training.make_eval_steps(run.model)
+    splits = {}
+    for name in names:
+        splits[name] = load_test(name, run.config)
+        classes, channels = len(run.class_names), splits[name].images.shape[-1]
+        data.check_split(splits[name], classes, f"{name}, for a network of {classes} classes,")
+        if channels != run.channels:
+            raise data.DataError(f"{name} has images of {channels} channel(s); the network was trained on {run.channels}.")
+    evaluations = {}
+    for name, split in splits.items():
+        evaluations[name] = training.evaluate(eval_steps, run.params, training.to_device(split), batch_size)
+    if parallel.is_main():
+        results = read_results(workdir)
+        results.update({name: evaluation.result(run.step) for name, evaluation in evaluations.items()})
+        write_json(workdir / RESULTS_FILE, results)
+        figures.write_all(workdir, evaluations, splits, run.class_names)
+    return evaluations
+
+
+def read_results(workdir: pathlib.Path) -> dict:
+    """The figures of ``results.json`` by data set; empty where there are none yet."""
+    path = workdir / RESULTS_FILE
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def format_result(result: dict) -> str:
+    """An entry of ``results.json`` in words."""
+    low, high = result["ci95"]
+    return f"error {result['error']:.2f} % of {result['count']} images (95 % interval {low:.2f} to {high:.2f} %)"
+
+
+def format_table(evaluation: training.Evaluation, class_names: Sequence[str]) -> str:
+    """Errors by class as text: a line each, and one for all."""
+    width = max(len(name) for name in (*class_names, "class"))
+    lines = [f"{'class':<{width}}  images  errors  error %  most often taken for"]
+    for label, name in enumerate(class_names):
+        row = evaluation.confusion[label].copy()
+        count, wrong = int(row.sum()), int(row.sum() - row[label])
+        row[label] = 0
+        taken = f"{class_names[int(np.argmax(row))]} ({row.max()})" if wrong else ""
+        percent = f"{100 * wrong / count:7.2f}" if count else "      -"
+        lines.append(f"{name:<{width}}  {count:6d}  {wrong:6d}  {percent}  {taken}".rstrip())
+    lines.append(f"{'all':<{width}}  {evaluation.count:6d}  {evaluation.errors:6d}  {evaluation.error:7.2f}")
+    return "\n".join(lines)
+
+
+def _about(source: data.Source, train_images: int) -> dict:
+    """What ``config.json`` holds beside the settings."""
+    git = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        revision = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        revision = None
+    return {
+        "class_names": list(source.class_names),
+        "channels": source.channels,
+        "train_images": train_images,
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "devices": parallel.describe(),
+        "git_revision": revision,
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }

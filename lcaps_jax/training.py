@@ -1,0 +1,515 @@
+"""Training and evaluation of a network on a data set that lies on the devices.
+
+Axes: ``S`` steps of one call, ``B`` global batch, ``b`` a device's share of it, ``N`` images, ``J`` classes, ``n``
+primary capsules.
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import functools
+import math
+import pathlib
+import signal
+import time
+
+from flax import struct
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lcaps_jax import data, parallel
+from lcaps_jax.checkpoints import BEST, LAST, Checkpoints
+from lcaps_jax.config import Config
+from lcaps_jax.metrics import MetricLog, wilson_interval
+from lcaps_jax.models import LadderCapsNet
+
+# Streams of randomness that all start at the run's seed.
+_INIT, _ORDER, _SHIFT = range(3)
+# Batches of one evaluation call.
+_EVAL_STEPS = 20
+
+
+class DivergenceError(RuntimeError):
+    """The loss is no longer finite; the message names the step."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop, has saved, and can be continued.
+
+    Attributes:
+      signal: number of the signal that asked.
+    """
+
+    def __init__(self, number: signal.Signals, step: int, total_steps: int):
+        super().__init__(f"Stopped by {number.name} at step {step} of {total_steps}, all saved. The same command continues.")
+        self.signal = int(number)
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that a step changes, and a checkpoint holds.
+
+    Attributes:
+      step: int32, steps done.
+      params: of the network.
+      opt_state: of the optimizer.
+    """
+
+    step: jax.Array
+    params: dict
+    opt_state: optax.OptState
+
+
+@struct.dataclass
+class TrainData:
+    """What all steps read; replicated.
+
+    Attributes:
+      images: ``[N, I, I, C]`` uint8.
+      labels: ``[N]`` int32.
+      key: of the random shifts.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    key: jax.Array
+
+
+@struct.dataclass
+class Batches:
+    """The batches of one call; divided among the devices.
+
+    Attributes:
+      index: ``[S, b]`` int32, which images.
+      position: ``[S, b]`` int32, their places in the global batch.
+      weight: ``[S, b]`` float32, 0 for padding.
+    """
+
+    index: jax.Array
+    position: jax.Array
+    weight: jax.Array
+
+
+def make_batches(index: np.ndarray, weight: np.ndarray | None = None) -> Batches:
+    """This process's share of global batches ``[S, B]``, with a leading device axis."""
+    position = np.broadcast_to(np.arange(index.shape[1], dtype=np.int32), index.shape)
+    weight = np.ones(index.shape, np.float32) if weight is None else weight
+    return Batches(*map(parallel.shard, (index, position, weight)))
+
+
+def make_model(config: Config, classes: int) -> LadderCapsNet:
+    """The network of the settings."""
+    return LadderCapsNet(
+        classes=classes,
+        k=config.k,
+        conv1_kernel=config.conv1_kernel,
+        primary_kernel=config.primary_kernel,
+        channels=config.channels,
+        types=config.capsule_types,
+        variant=config.variant,
+        convolution=config.convolution,
+        dtype=jnp.dtype(config.precision),
+    )
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """Adam with an exponentially decaying learning rate (section 4)."""
+    schedule = optax.exponential_decay(
+        config.learning_rate, config.decay_steps, config.decay_rate, staircase=config.decay_staircase
+    )
+    return optax.adam(schedule)
+
+
+def init_params(model: LadderCapsNet, config: Config, channels: int) -> dict:
+    """Initial parameters, from the seed alone."""
+    image = jnp.zeros((1, config.image_size, config.image_size, channels))
+    key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
+    return model.init(key, image)["params"]
+
+
+def init_state(model: LadderCapsNet, optimizer: optax.GradientTransformation, config: Config, channels: int) -> TrainState:
+    """State before the first step."""
+
+    @jax.jit
+    def init():
+        params = init_params(model, config, channels)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    return init()
+
+
+def make_train_steps(model: LadderCapsNet, optimizer: optax.GradientTransformation, max_shift: int) -> Callable:
+    """The training steps of one call.
+
+    Returns:
+      ``(state, TrainData, Batches) -> (state, metrics)``, mapped over the devices; the state is donated. Metrics are
+      ``loss [S]``, mean over the batch, and ``errors [S]``, wrong predictions in it.
+    """
+
+    def loss_and_errors(params, images, labels):
+        output = model.apply({"params": params}, images)
+        errors = jnp.sum(jnp.argmax(output.activity, axis=-1) != labels)
+        return jnp.mean(model.loss(output, labels)), errors
+
+    def train_step(train_data: TrainData, state: TrainState, batch: Batches):
+        images, labels = train_data.images[batch.index], train_data.labels[batch.index]
+        step_key = jax.random.fold_in(train_data.key, state.step)
+        images = data.to_unit_range(data.augment(images, step_key, batch.position, max_shift))
+        (loss, errors), gradients = jax.value_and_grad(loss_and_errors, has_aux=True)(state.params, images, labels)
+        gradients, loss = parallel.mean((gradients, loss))
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), {"loss": loss, "errors": parallel.total(errors)}
+
+    def train_steps(state, train_data, batches):
+        return lax.scan(functools.partial(train_step, train_data), state, batches)
+
+    return parallel.pmap(train_steps, donate_first=True)
+
+
+@struct.dataclass
+class EvalSums:
+    """Sums over images.
+
+    Attributes:
+      loss: of the losses.
+      confusion: ``[J, J]``, images by true and predicted class.
+      primary_activity: ``[n]``, activities of the primary capsules.
+      kept: ``[n]``, how often each is kept.
+    """
+
+    loss: jax.Array
+    confusion: jax.Array
+    primary_activity: jax.Array
+    kept: jax.Array
+
+
+def make_eval_steps(model: LadderCapsNet) -> Callable:
+    """The evaluation of one call's batches.
+
+    Returns:
+      ``(params, Split of device arrays, Batches) -> (EvalSums, predicted [S, B], margin [S, B])``, mapped over the devices. The margin is
+      the activity of the predicted class less that of the true one: 0 where right.
+    """
+
+    def eval_step(params, images, labels, batch: Batches):
+        output = model.apply({"params": params}, data.to_unit_range(images[batch.index]))
+        labels, weight = labels[batch.index], batch.weight
+        predicted = jnp.argmax(output.activity, axis=-1)
+        classes = output.activity.shape[-1]
+        sums = EvalSums(
+            loss=jnp.sum(weight * model.loss(output, labels)),
+            confusion=jnp.zeros((classes, classes)).at[labels, predicted].add(weight),
+            primary_activity=weight @ output.primary_activity,
+            kept=weight @ output.code,
+        )
+        true_activity = jnp.take_along_axis(output.activity, labels[:, None], axis=-1)[:, 0]
+        return sums, predicted, jnp.max(output.activity, axis=-1) - true_activity
+
+    def eval_steps(params, split, batches):
+        sums, predicted, margin = lax.map(lambda batch: eval_step(params, *split, batch), batches)
+        sums = parallel.total(jax.tree.map(lambda x: jnp.sum(x, axis=0), sums))
+        return sums, parallel.gather(predicted, 1), parallel.gather(margin, 1)
+
+    return parallel.pmap(eval_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How a network does on a data set.
+
+    Attributes:
+      count: images, N.
+      loss: mean.
+      confusion: ``[J, J]`` int64, images by true and predicted class.
+      primary_activity: ``[n]`` mean activity of each primary capsule.
+      kept: ``[n]`` share of the images for which each is kept.
+      predicted: ``[N]`` classes.
+      margin: ``[N]`` activity of the predicted class less that of the true one.
+    """
+
+    count: int
+    loss: float
+    confusion: np.ndarray
+    primary_activity: np.ndarray
+    kept: np.ndarray
+    predicted: np.ndarray
+    margin: np.ndarray
+
+    @property
+    def errors(self) -> int:
+        """Wrong predictions."""
+        return self.count - int(np.trace(self.confusion))
+
+    @property
+    def error(self) -> float:
+        """Percent."""
+        return 100 * self.errors / self.count
+
+    def result(self, step: int) -> dict:
+        """The entry of ``results.json``."""
+        interval = [round(bound, 4) for bound in wilson_interval(self.errors, self.count)]
+        return {"error": round(self.error, 4), "count": self.count, "ci95": interval, "step": step}
+
+
+def evaluate(eval_steps: Callable, params, split: tuple[jax.Array, jax.Array], batch_size: int) -> Evaluation:
+    """Evaluates every image of a set exactly once; the last batch is padded and masked.
+
+    Args:
+      eval_steps: of ``make_eval_steps``.
+      params: of the network.
+      split: images and labels, replicated.
+      batch_size: over all devices.
+
+    Returns:
+      Evaluation.
+    """
+    count = len(split[1])
+    steps = min(_EVAL_STEPS, -(-count // batch_size))
+    chunk = steps * batch_size
+    sums, predicted, margin = [], [], []
+    for start in range(0, count, chunk):
+        index = np.arange(start, start + chunk, dtype=np.int32)
+        weight = (index < count).astype(np.float32).reshape(steps, batch_size)
+        batches = make_batches(np.minimum(index, count - 1).reshape(steps, batch_size), weight)
+        chunk_sums, chunk_predicted, chunk_margin = eval_steps(params, split, batches)
+        sums.append(jax.tree.map(lambda x: np.asarray(x, np.float64), chunk_sums))
+        predicted.append(np.asarray(chunk_predicted).ravel())
+        margin.append(np.asarray(chunk_margin).ravel())
+    summed = jax.tree.map(lambda *parts: sum(parts), *sums)
+    return Evaluation(
+        count=count,
+        loss=float(summed.loss / count),
+        confusion=np.rint(summed.confusion).astype(np.int64),
+        primary_activity=summed.primary_activity / count,
+        kept=summed.kept / count,
+        predicted=np.concatenate(predicted)[:count],
+        margin=np.concatenate(margin)[:count],
+    )
+
+
+def to_device(split: data.Split) -> tuple[jax.Array, jax.Array]:
+    """Images and labels of a set, replicated."""
+    return parallel.replicate((split.images, split.labels))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """Some steps that run on the devices without the host."""
+
+    first_step: int
+    steps: int
+    epoch: int
+    ends_epoch: bool
+
+    @property
+    def last_step(self) -> int:
+        return self.first_step + self.steps
+
+
+def _calls(start: int, epochs: int, steps_per_epoch: int, most_steps: int) -> Iterator[_Call]:
+    """Calls from step ``start`` to the end; their borders do not depend on ``start``."""
+    step = start
+    while step < epochs * steps_per_epoch:
+        epoch, done = divmod(step, steps_per_epoch)
+        steps = min(most_steps - done % most_steps, steps_per_epoch - done)
+        yield _Call(step, steps, epoch, done + steps == steps_per_epoch)
+        step += steps
+
+
+class _StopSignals:
+    """While entered, SIGTERM and Ctrl-C only set ``received``; a second one acts at once."""
+
+    def __enter__(self):
+        self.received: signal.Signals | None = None
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _note(self, number, frame):
+        del frame
+        self.received = signal.Signals(number)
+        signal.signal(number, self._before[number])
+
+    def __exit__(self, *exception):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A finished training.
+
+    Attributes:
+      state: after the last step.
+      evaluations: by name of the test set, after the last epoch.
+      steps: done.
+      seconds: that training and evaluation took, pauses left out.
+    """
+
+    state: TrainState
+    evaluations: dict[str, Evaluation]
+    steps: int
+    seconds: float
+
+
+def steps_per_epoch(config: Config, images: int) -> int:
+    """Steps of one epoch; the images that do not fill a last batch are left out, others in each epoch.
+
+    Raises:
+      data.DataError: for a batch larger than the training set.
+    """
+    if config.batch_size > images:
+        raise data.DataError(f"--batch_size={config.batch_size}: there are {images} training images, so at most {images}.")
+    return images // config.batch_size
+
+
+def fit(
+    config: Config,
+    model: LadderCapsNet,
+    train: data.Split,
+    validation: data.Split | None,
+    tests: dict[str, data.Split],
+    workdir: pathlib.Path,
+    on_epoch: Callable[[dict[str, Evaluation], int], None] = lambda evaluations, step: None,
+) -> Fitted:
+    """Trains a network, or continues where the run's last checkpoint stands.
+
+    Args:
+      config: resolved settings.
+      model: the network.
+      train, validation: parts of the training set.
+      tests: test sets by name, evaluated after every epoch.
+      workdir: the run's folder.
+      on_epoch: called with the evaluations of the test sets and the step, on the main process.
+
+    Returns:
+      Fitted.
+
+    Raises:
+      Stopped: after SIGTERM or Ctrl-C, once all is saved.
+      DivergenceError: when the loss is not finite; the last good checkpoint stays.
+      data.DataError, parallel.DeviceError: for data and batches that do not fit, before anything is done.
+    """
+    parallel.check_batch_size(config.batch_size)
+    epoch_steps = steps_per_epoch(config, len(train))
+    held = [split for split in (train, validation, *tests.values()) if split is not None]
+    parallel.check_fits(sum(split.images.nbytes + split.labels.nbytes for split in held), "The data")
+    total_steps = config.epochs * epoch_steps
+
+    optimizer = make_optimizer(config)
+    train_steps = make_train_steps(model, optimizer, config.max_shift)
+    eval_steps = make_eval_steps(model)
+    order_key, shift_key = (jax.random.fold_in(jax.random.key(config.seed), stream) for stream in (_ORDER, _SHIFT))
+    train_data = parallel.replicate(TrainData(train.images, train.labels, shift_key))
+    eval_sets = {name: to_device(split) for name, split in tests.items()}
+    if validation is not None:
+        eval_sets["validation"] = to_device(validation)
+
+    checkpoints = Checkpoints(workdir)
+    state = parallel.replicate(init_state(model, optimizer, config, train.images.shape[-1]))
+    restored = checkpoints.restore(state)
+    state, start = restored or (state, 0)
+    log = MetricLog(workdir, start, total_steps, quiet=not parallel.is_main())
+    if start:
+        log.say(f"Continuing from step {start} of {total_steps}.")
+    best_error = min((line["error"] for line in log.kept if line["split"] == "validation"), default=math.inf)
+    checkpoint_every = config.checkpoint_every or epoch_steps
+    clock = time.monotonic() - log.seconds_before
+    evaluations: dict[str, Evaluation] = {}
+    order = None
+    pending = None  # the call whose figures are still on the devices
+
+    def write_pending():
+        """Logs the figures of the call before, while the devices compute the next one."""
+        nonlocal pending
+        if pending is None:
+            return
+        call, figures, began = pending
+        pending = None
+        losses, errors = np.asarray(figures["loss"]), np.asarray(figures["errors"])
+        if not np.isfinite(losses).all():
+            step = call.first_step + int(np.argmin(np.isfinite(losses)))
+            saved = checkpoints.steps()
+            kept = f"The checkpoint of step {saved[-1]} is kept." if saved else "There was no checkpoint yet."
+            raise DivergenceError(
+                f"The loss of step {step} is {losses[step - call.first_step]}, not a finite number. {kept} "
+                f"Try a lower --learning_rate than {config.learning_rate}, and check the images."
+            )
+        seconds_per_step = (time.monotonic() - began) / call.steps
+        log.write(
+            "train",
+            call.last_step,
+            call.last_step / epoch_steps,
+            {
+                "loss": float(losses.mean(dtype=np.float64)),
+                "error": 100 * float(errors.sum()) / (call.steps * config.batch_size),
+                "images_per_second": config.batch_size / seconds_per_step,
+                "seconds_per_step": seconds_per_step,
+                "seconds": time.monotonic() - clock,
+            },
+        )
+
+    def evaluate_all(step):
+        """Evaluates every set after an epoch, and keeps the parameters where they are the best so far."""
+        nonlocal best_error
+        for name, split in eval_sets.items():
+            evaluation = evaluate(eval_steps, state.params, split, config.batch_size)
+            figures = {"loss": evaluation.loss, "error": evaluation.error, "seconds": time.monotonic() - clock}
+            log.write(name, step, step / epoch_steps, figures)
+            if name != "validation":
+                evaluations[name] = evaluation
+            elif evaluation.error < best_error:
+                best_error = evaluation.error
+                checkpoints.save(step, state.params, BEST)
+        if parallel.is_main():
+            on_epoch(evaluations, step)
+
+    try:
+        with _StopSignals() as signals:
+            done_at = time.monotonic()
+            for call in _calls(start, config.epochs, epoch_steps, config.log_every):
+                if order is None or call.first_step % epoch_steps == 0:
+                    order = _order(config, order_key, call.epoch, len(train))
+                first = call.first_step % epoch_steps * config.batch_size
+                index = order[first : first + call.steps * config.batch_size].reshape(call.steps, config.batch_size)
+                state, figures = train_steps(state, train_data, make_batches(index))
+                write_pending()
+                pending = (call, figures, done_at)
+                stop = parallel.any_process(signals.received is not None)
+                save = call.ends_epoch or stop or call.last_step // checkpoint_every > call.first_step // checkpoint_every
+                if save:
+                    write_pending()
+                    _check_finite(state.params, call.last_step)
+                    checkpoints.save(call.last_step, state, LAST)
+                done_at = time.monotonic()
+                if stop:
+                    checkpoints.wait()
+                    raise Stopped(signals.received or signal.SIGTERM, call.last_step, total_steps)
+                if call.ends_epoch:
+                    evaluate_all(call.last_step)
+                    done_at = time.monotonic()
+            if not evaluations:  # killed between the last checkpoint and the evaluation that follows it
+                evaluate_all(total_steps)
+            checkpoints.wait()
+        return Fitted(state, evaluations, total_steps, time.monotonic() - clock)
+    finally:
+        checkpoints.close()
+        log.close()
+
+
+def _order(config: Config, key: jax.Array, epoch: int, count: int) -> np.ndarray:
+    """Indices of an epoch's images, in their order."""
+    return np.asarray(data.epoch_order(key, epoch, count)) if config.shuffle else np.arange(count, dtype=np.int32)
+
+
+def _check_finite(params, step: int) -> None:
+    """Raises DivergenceError for parameters that must not be saved."""
+    if not all(bool(finite) for finite in jax.tree.leaves(_all_finite(params))):
+        raise DivergenceError(f"A parameter is no longer a finite number at step {step}; the last good checkpoint is kept.")
+
+
+@jax.jit
+def _all_finite(tree):
+    return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), tree)

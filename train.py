@@ -1,0 +1,23 @@
+"""Trains a capsule network.
+
+    python train.py --flagfile=configs/quickstart.flags
+
+The same command again continues an interrupted run.
+"""
+
+from absl import flags
+
+from lcaps_jax import cli, config, parallel, runs
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: settings, checkpoints, figures.", required=True)
+config.define_flags()
+
+
+def main(argv):
+    del argv
+    parallel.prepare()
+    runs.train(config.from_flags(flags.FLAGS), _WORKDIR.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)
