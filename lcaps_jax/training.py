@@ -412,23 +412,28 @@ def fit(
     restored = checkpoints.restore(state)
     state, start = restored or (state, 0)
     log = MetricLog(workdir, start, total_steps, quiet=not parallel.is_main())
-    if start:
-        log.say(f"Continuing from step {start} of {total_steps}.")
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    log.say(
+        f"{'Continuing' if start else 'Training'} from step {start} to {total_steps}: {parameters:,} parameters, {len(train)} images, "
+        f"{parallel.describe()}."
+    )
     best_error = min((line["error"] for line in log.kept if line["split"] == "validation"), default=math.inf)
     checkpoint_every = config.checkpoint_every or epoch_steps
     clock = time.monotonic() - log.seconds_before
     evaluations: dict[str, Evaluation] = {}
     order = None
     pending = None  # the call whose figures are still on the devices
+    free_since = 0.0  # when the devices could begin it
 
     def write_pending():
         """Logs the figures of the call before, while the devices compute the next one."""
-        nonlocal pending
+        nonlocal pending, free_since
         if pending is None:
             return
-        call, figures, began = pending
+        call, figures = pending
         pending = None
         losses, errors = np.asarray(figures["loss"]), np.asarray(figures["errors"])
+        began, free_since = free_since, time.monotonic()
         if not np.isfinite(losses).all():
             step = call.first_step + int(np.argmin(np.isfinite(losses)))
             saved = checkpoints.steps()
@@ -437,7 +442,7 @@ def fit(
                 f"The loss of step {step} is {losses[step - call.first_step]}, not a finite number. {kept} "
                 f"Try a lower --learning_rate than {config.learning_rate}, and check the images."
             )
-        seconds_per_step = (time.monotonic() - began) / call.steps
+        seconds_per_step = (free_since - began) / call.steps
         log.write(
             "train",
             call.last_step,
@@ -468,7 +473,7 @@ def fit(
 
     try:
         with _StopSignals() as signals:
-            done_at = time.monotonic()
+            free_since = time.monotonic()
             for call in _calls(start, config.epochs, epoch_steps, config.log_every):
                 if order is None or call.first_step % epoch_steps == 0:
                     order = _order(config, order_key, call.epoch, len(train))
@@ -476,20 +481,20 @@ def fit(
                 index = order[first : first + call.steps * config.batch_size].reshape(call.steps, config.batch_size)
                 state, figures = train_steps(state, train_data, make_batches(index))
                 write_pending()
-                pending = (call, figures, done_at)
+                pending = (call, figures)
                 stop = parallel.any_process(signals.received is not None)
                 save = call.ends_epoch or stop or call.last_step // checkpoint_every > call.first_step // checkpoint_every
                 if save:
                     write_pending()
                     _check_finite(state.params, call.last_step)
                     checkpoints.save(call.last_step, state, LAST)
-                done_at = time.monotonic()
                 if stop:
                     checkpoints.wait()
                     raise Stopped(signals.received or signal.SIGTERM, call.last_step, total_steps)
                 if call.ends_epoch:
                     evaluate_all(call.last_step)
-                    done_at = time.monotonic()
+                if save:
+                    free_since = time.monotonic()
             if not evaluations:  # killed between the last checkpoint and the evaluation that follows it
                 evaluate_all(total_steps)
             checkpoints.wait()
