@@ -1,1 +1,33 @@
-"""Ladder Capsule Network in JAX."""
+"""lcaps_jax: the Ladder Capsule Network (Jeong, Lee, Kim, ICML 2019) in JAX."""
+
+from lcaps_jax.capsules import (
+    agreement,
+    code_loss,
+    margin_loss,
+    propagate,
+    prune,
+    regress,
+    squash,
+    squashed_length,
+)
+from lcaps_jax.convolution import strided_conv
+from lcaps_jax.models import LadderCapsNet, LadderLayer, PrimaryCapsules
+from lcaps_jax.runs import load_run
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LadderCapsNet",
+    "LadderLayer",
+    "PrimaryCapsules",
+    "agreement",
+    "code_loss",
+    "load_run",
+    "margin_loss",
+    "propagate",
+    "prune",
+    "regress",
+    "squash",
+    "squashed_length",
+    "strided_conv",
+]

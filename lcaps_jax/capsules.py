@@ -166,7 +166,7 @@ def regress_factored(pose: jax.Array, hidden: jax.Array, kernel: jax.Array, bias
     Returns:
       ``[J, B, K, d]``, float32.
     """
-    classes, batch, width = hidden.shape
+    classes, batch, _ = hidden.shape
     rows = kernel.shape[3]
     pose = pose.astype(hidden.dtype)
     products = (hidden[..., :, None] * pose[..., None, :]).reshape(classes, batch, -1)

@@ -80,7 +80,10 @@ class Checkpoints:
                 failures.append(f"step {step}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
                 continue
             if failures:
-                print(f"Could not read the newest checkpoint ({'; '.join(failures)}); continuing from step {step}.", flush=True)
+                print(
+                    f"Could not read the newest checkpoint ({'; '.join(failures)}); continuing from step {step}.",
+                    flush=True,
+                )
             return tree, step
         if failures:
             raise CheckpointError(f"No checkpoint in {self._folder / kind} can be read: {'; '.join(failures)}.")

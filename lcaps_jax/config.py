@@ -50,22 +50,27 @@ class Config:
         None, "Folder of prepared TensorFlow Datasets; default: their own, ~/tensorflow_datasets.", may_change=True
     )
     image_size: int | None = _setting(
-        None, "Pixels along a side; smaller images are padded, larger ones scaled down. Default: the set's own.", minimum=1
+        None,
+        "Pixels along a side; smaller images are padded, larger ones scaled down. Default: the set's own.",
+        minimum=1,
     )
     max_shift: int | None = _setting(
         None,
-        "Training images are shifted at random by up to this many pixels each way. Default: 6 for expanded_mnist, else 0.",
+        "Training images are shifted at random by up to this many pixels. Default: 6 for expanded_mnist, else 0.",
         minimum=0,
     )
     validation_size: int = _setting(
         0, "Training images to hold out, drawn at random; the best checkpoint is then kept too.", minimum=0
     )
     shuffle: bool | None = _setting(
-        None, "Draw a new order of the images every epoch. Default: on for the paper's network, off for the released one."
+        None,
+        "Draw a new order of the images every epoch. Default: on for the paper's network, off for the released one.",
     )
 
     batch_size: int = _setting(100, "Images a step, over all devices.", minimum=1)
-    epochs: int = _setting(10, "Passes over the training set; may grow when a run is continued.", minimum=1, may_change=True)
+    epochs: int = _setting(
+        10, "Passes over the training set; may grow when a run is continued.", minimum=1, may_change=True
+    )
     learning_rate: float = _setting(1e-3, "Adam's learning rate at the start.")
     decay_rate: float = _setting(0.9, "Factor of the learning rate's exponential decay.")
     decay_steps: int = _setting(1000, "Steps that one factor of decay takes.", minimum=1)
@@ -79,7 +84,9 @@ class Config:
     eval_datasets: tuple[str, ...] | None = _setting(
         None, "Test sets to evaluate after every epoch. Default: that of the training set.", may_change=True
     )
-    log_every: int = _setting(50, "Steps between lines of the log; so many run on the device in one call.", minimum=1, may_change=True)
+    log_every: int = _setting(
+        50, "Steps between lines of the log; so many run on the device in one call.", minimum=1, may_change=True
+    )
     checkpoint_every: int | None = _setting(
         None, "Steps between checkpoints, rounded up to log_every. Default: one an epoch.", minimum=1, may_change=True
     )
@@ -142,7 +149,9 @@ class Config:
         names = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(settings) - names)
         if unknown:
-            raise ConfigError(f"The run was made by another version: it has the settings {', '.join(unknown)}, unknown here.")
+            raise ConfigError(
+                f"The run was made by another version: it has the settings {', '.join(unknown)}, unknown here."
+            )
         settings = dict(settings)
         if settings.get("eval_datasets") is not None:
             settings["eval_datasets"] = tuple(settings["eval_datasets"])
@@ -154,25 +163,34 @@ class Config:
             before, now = getattr(earlier, field.name), getattr(self, field.name)
             if not field.metadata["may_change"] and before != now:
                 raise ConfigError(
-                    f"--{field.name}={now}: the run in this folder was begun with {field.name}={before}, and to change it "
-                    f"would change what is computed. Keep {before}, or give another --workdir."
+                    f"--{field.name}={now}: the run in this folder was begun with {field.name}={before}, and to change "
+                    f"it would change what is computed. Keep {before}, or give another --workdir."
                 )
         if self.epochs < earlier.epochs:
-            raise ConfigError(f"--epochs={self.epochs}: the run in this folder is set to {earlier.epochs} epochs, which can only grow.")
+            raise ConfigError(
+                f"--epochs={self.epochs}: the run in this folder is set to {earlier.epochs} epochs; they can only grow."
+            )
 
 
 def define_flags() -> None:
     """Defines one flag for each setting. For entry points alone: importing the library defines none."""
     hints = typing.get_type_hints(Config)
     for field in dataclasses.fields(Config):
-        kinds = [kind for kind in (*typing.get_args(hints[field.name]), hints[field.name]) if kind in (bool, int, float, str)]
+        kinds = [
+            kind for kind in (*typing.get_args(hints[field.name]), hints[field.name]) if kind in (bool, int, float, str)
+        ]
         help_ = field.metadata["help"]
         if field.metadata["choices"]:
             flags.DEFINE_enum(field.name, field.default, field.metadata["choices"], help_)
         elif not kinds or hints[field.name] == tuple[str, ...] | None:
             flags.DEFINE_list(field.name, field.default, help_)
         else:
-            define = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+            define = {
+                bool: flags.DEFINE_boolean,
+                int: flags.DEFINE_integer,
+                float: flags.DEFINE_float,
+                str: flags.DEFINE_string,
+            }
             define[kinds[0]](field.name, field.default, help_)
 
 

@@ -50,18 +50,27 @@ def strided_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, method: st
         or an image smaller than the kernel.
     """
     if x.ndim != 4 or kernel.ndim != 4 or x.shape[3] != kernel.shape[2] or kernel.shape[0] != kernel.shape[1]:
-        raise ValueError(f"strided_conv wants x [B, H, W, C] and kernel [k, k, C, O], got {x.shape} and {kernel.shape}.")
+        raise ValueError(
+            f"strided_conv wants x [B, H, W, C] and kernel [k, k, C, O], got {x.shape} and {kernel.shape}."
+        )
     if stride not in (1, 2):
         raise ValueError(f"strided_conv has strides 1 and 2, got {stride}.")
     if method not in METHODS:
         raise ValueError(f"strided_conv has the methods {', '.join(METHODS)}, got {method!r}.")
     if min(x.shape[1:3]) < kernel.shape[0]:
-        raise ValueError(f"A {x.shape[1]}x{x.shape[2]} image is smaller than the {kernel.shape[0]}x{kernel.shape[0]} kernel.")
+        raise ValueError(
+            f"A {x.shape[1]}x{x.shape[2]} image is smaller than the {kernel.shape[0]}x{kernel.shape[0]} kernel."
+        )
     if method == "auto":
         method = "spectral" if jax.default_backend() == "cpu" else "direct"
     if method == "direct":
         return lax.conv_general_dilated(
-            x, kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=lax.Precision.HIGHEST
+            x,
+            kernel,
+            (stride, stride),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            precision=lax.Precision.HIGHEST,
         )
     convolve = _patches_conv if x.shape[3] < _FEW_CHANNELS else _spectral_conv
     return convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), stride).astype(x.dtype)
@@ -98,9 +107,7 @@ def _spectral_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     x = x[:, : used[0], : used[1]]
     x = jnp.pad(x, ((0, 0), (0, used[0] - x.shape[1]), (0, used[1] - x.shape[2]), (0, 0)))
     x = x.reshape(batch, used[0] // stride, stride, used[1] // stride, stride, channels)
-    tiles = [
-        x[:, i * m_y : i * m_y + n_y, :, j * m_x : j * m_x + n_x] for i in range(tiles_y) for j in range(tiles_x)
-    ]
+    tiles = [x[:, i * m_y : i * m_y + n_y, :, j * m_x : j * m_x + n_x] for i in range(tiles_y) for j in range(tiles_x)]
     x = jnp.stack(tiles)  # [tiles, B, n, s, n, s, C]
     x = x.transpose(2, 4, 0, 1, 3, 5, 6).reshape(n_y * n_x, -1)
 
@@ -119,7 +126,7 @@ def _spectral_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return y.reshape(batch, tiles_y * m_y, tiles_x * m_x, outputs)[:, :rows, :columns]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _bilinear_form(n_y: int, n_x: int, taps: int, m_y: int, m_x: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Real matrices of a 2-D correlation: ``backward @ ((forward @ x) * (filter @ w))``.
 

@@ -1,5 +1,6 @@
 """Any image classification set as uint8 arrays, the order of an epoch, and random shifts inside jit."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -64,6 +65,7 @@ class Source:
 
     @property
     def channels(self) -> int:
+        """C of the images."""
         return self.train.images.shape[-1]
 
 
@@ -83,7 +85,8 @@ def load(name: str, data_dir: str | None = None, image_size: int | None = None) 
     """
     if name == SAMPLE:
         with np.load(_SAMPLE_FILE) as stored:
-            train, test = (Split(stored[f"{part}_images"][..., None], stored[f"{part}_labels"].astype(np.int32)) for part in ("train", "test"))
+            parts = [(stored[f"{part}_images"], stored[f"{part}_labels"]) for part in ("train", "test")]
+        train, test = (Split(images[..., None], labels.astype(np.int32)) for images, labels in parts)
         source = Source(train, test, tuple("0123456789"), train.images.shape[1])
     elif name == EXPANDED_MNIST:
         source = _load_tfds("mnist", data_dir)
@@ -115,7 +118,9 @@ def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
       DataError: unless images are left.
     """
     if count >= len(split):
-        raise DataError(f"--validation_size={count}: the training part has {len(split)} images, so at most {len(split) - 1}.")
+        raise DataError(
+            f"--validation_size={count}: the training part has {len(split)} images, so at most {len(split) - 1}."
+        )
     order = np.random.default_rng(seed).permutation(len(split))
     chosen, left = np.sort(order[:count]), np.sort(order[count:])
     return Split(split.images[left], split.labels[left]), Split(split.images[chosen], split.labels[chosen])
@@ -155,27 +160,29 @@ def _load_tfds(name: str, data_dir: str | None) -> Source:
     except tfds.core.registered.DatasetNotFoundError as error:
         close = [line.strip() for line in str(error).splitlines() if "mean" in line]
         raise DataError(
-            f"--dataset={name}: no such set. Accepted are {SAMPLE}, {EXPANDED_MNIST} and the image classification sets of "
-            f"TensorFlow Datasets, as mnist, fashion_mnist or cifar10. {' '.join(close)}"
+            f"--dataset={name}: no such set. Accepted are {SAMPLE}, {EXPANDED_MNIST} and the image classification sets "
+            f"of TensorFlow Datasets, as mnist, fashion_mnist or cifar10. {' '.join(close)}"
         ) from None
     features = builder.info.features
     if not {"image", "label"} <= set(features or {}) or not hasattr(features["label"], "num_classes"):
-        raise DataError(f"--dataset={name}: is no image classification set: it has the features {sorted(features or {})}.")
+        raise DataError(
+            f"--dataset={name}: is no image classification set: it has the features {sorted(features or {})}."
+        )
     if not builder.is_prepared():
         _prepare(builder, name, tfds)
 
     import tensorflow as tf
 
-    try:
+    with contextlib.suppress(RuntimeError):  # already in use by the caller, who has decided
         tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:
-        pass  # TensorFlow was already in use by the caller, who has decided.
     missing = {"train", "test"} - set(builder.info.splits)
     test_name = "test"
     if missing == {"test"} and "validation" in builder.info.splits:
         test_name = "validation"
     elif missing:
-        raise DataError(f"--dataset={name}: has no {' and '.join(sorted(missing))} part, only {sorted(builder.info.splits)}.")
+        raise DataError(
+            f"--dataset={name}: has no {' and '.join(sorted(missing))} part, only {sorted(builder.info.splits)}."
+        )
     same_size = None not in features["image"].shape
 
     def read(part):
@@ -206,12 +213,16 @@ def _prepare(builder, name: str, tfds) -> None:
             try:
                 socket.create_connection((host, port), timeout=_REACH_SECONDS).close()
             except OSError as error:
-                raise DataError(f"--dataset={name}: not prepared at {place}, and {host} cannot be reached ({error}). {advice}") from None
+                raise DataError(
+                    f"--dataset={name}: not prepared at {place}, and {host} cannot be reached ({error}). {advice}"
+                ) from None
     try:
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except Exception as error:  # TFDS raises what its many sources raise
         sources = ", ".join(host for host, _ in hosts) or "its source"
-        raise DataError(f"--dataset={name}: could not be downloaded from {sources} to {place}: {error} {advice}") from error
+        raise DataError(
+            f"--dataset={name}: could not be downloaded from {sources} to {place}: {error} {advice}"
+        ) from error
 
 
 @jax.jit(static_argnums=2)

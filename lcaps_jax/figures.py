@@ -17,9 +17,12 @@ _DPI = 130
 
 
 def write_all(
-    workdir: pathlib.Path, evaluations: Mapping[str, Evaluation], splits: Mapping[str, Split], class_names: Sequence[str]
+    workdir: pathlib.Path,
+    evaluations: Mapping[str, Evaluation],
+    splits: Mapping[str, Split],
+    class_names: Sequence[str],
 ) -> None:
-    """Draws a run: its training curve, and for each data set the confusion matrix, activity profile and worst mistakes."""
+    """Draws a run: its training curve; for each set the confusion matrix, activity profile and worst mistakes."""
     folder = workdir / FOLDER
     folder.mkdir(exist_ok=True)
 
@@ -38,13 +41,17 @@ def training_curve(lines: Sequence[dict]) -> Figure:
     figure = Figure(figsize=(9, 3.6))
     for axes, quantity, unit in zip(figure.subplots(1, 2), ("loss", "error"), ("", " (%)")):
         for split in sorted({line["split"] for line in lines}, key=lambda split: (split != "train", split)):
-            points = [(line["epoch"], line[quantity]) for line in lines if line["split"] == split and line[quantity] > 0]
+            points = [
+                (line["epoch"], line[quantity]) for line in lines if line["split"] == split and line[quantity] > 0
+            ]
             style = {"linewidth": 0.8, "alpha": 0.7} if split == "train" else {"marker": "o", "markersize": 3}
             axes.plot(*zip(*points), label=split, **style) if points else None
         axes.set(xlabel="epoch", title=quantity + unit, yscale="log")
         axes.grid(alpha=0.3, which="both")
         axes.legend()
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(axis="y", which="minor", labelsize=7)
     last = {line["split"]: line["error"] for line in lines if line["split"] != "train"}
     figure.suptitle(", ".join(f"{split}: {error:.2f} % error" for split, error in last.items()))
     figure.tight_layout()
@@ -78,7 +85,9 @@ def activity_profile(evaluation: Evaluation, name: str) -> Figure:
     axes = figure.subplots()
     axes.bar(np.arange(len(ranked)), evaluation.primary_activity[ranked], width=1, label="mean activity")
     axes.plot(evaluation.kept[ranked], ".", color="tab:red", markersize=3, label="share of images in which it is kept")
-    axes.set(xlabel=f"the {len(ranked)} most active of {len(evaluation.kept)} primary capsules", ylim=(0, 1.03), title=name)
+    axes.set(
+        xlabel=f"the {len(ranked)} most active of {len(evaluation.kept)} primary capsules", ylim=(0, 1.03), title=name
+    )
     axes.legend()
     return figure
 

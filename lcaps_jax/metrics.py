@@ -69,7 +69,9 @@ class MetricLog:
         partial.replace(path)
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir / "tb"), purge_step=start_step + 1)
-        self._bar = tqdm(total=total_steps, initial=start_step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        self._bar = tqdm(
+            total=total_steps, initial=start_step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
+        )
 
     def write(self, split: str, step: int, epoch: float, figures: Mapping[str, float]) -> None:
         """Writes a line.
@@ -90,10 +92,14 @@ class MetricLog:
         if split != "train":
             self.say(f"epoch {epoch:.4g}: {split} error {figures['error']:.2f} %, loss {figures['loss']:.4f}")
             return
-        text = f"loss {figures['loss']:.4f}, error {figures['error']:.2f} %, {figures['images_per_second']:.0f} images/s"
+        text = (
+            f"loss {figures['loss']:.4f}, error {figures['error']:.2f} %, {figures['images_per_second']:.0f} images/s"
+        )
         if self._bar.disable:
             left = (self._total - step) * figures["seconds_per_step"]
-            print(f"step {step}/{self._total}, epoch {epoch:.2f}: {text}, {tqdm.format_interval(left)} left", flush=True)
+            print(
+                f"step {step}/{self._total}, epoch {epoch:.2f}: {text}, {tqdm.format_interval(left)} left", flush=True
+            )
         else:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(step - self._bar.n)

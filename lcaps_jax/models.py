@@ -128,6 +128,7 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """``[B, H, W, C]`` to ``[B, h, w, channels]``, of ``dtype``."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.channels)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))

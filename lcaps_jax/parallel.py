@@ -42,7 +42,8 @@ def pmap(function: Callable, *, donate_first: bool = False) -> Callable:
 
     Args:
       function: takes replicated ``state`` and ``data`` and a device's share of ``batch``. What it returns must be
-        the same on all devices, which is not checked here (a test does): reduce it with ``mean``, ``total`` or ``gather``.
+        the same on all devices, which is not checked here (a test does it): reduce it with ``mean``, ``total`` or
+        ``gather``.
       donate_first: whether ``state`` may be overwritten.
 
     Returns:
@@ -73,7 +74,9 @@ def check_batch_size(batch_size: int, what: str = "--batch_size") -> None:
     if batch_size % devices:
         lower, upper = batch_size // devices * devices, -(-batch_size // devices) * devices
         near = f"{upper}" if not lower else f"{lower} or {upper}"
-        raise DeviceError(f"{what}={batch_size} does not divide among {devices} devices; the nearest that does: {near}.")
+        raise DeviceError(
+            f"{what}={batch_size} does not divide among {devices} devices; the nearest that does: {near}."
+        )
 
 
 def shard(batches: np.ndarray) -> np.ndarray:
@@ -114,8 +117,8 @@ def check_fits(nbytes: int, what: str) -> None:
             limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
         if nbytes > 0.8 * limit:
             raise DeviceError(
-                f"{what} takes {nbytes / 2**30:.1f} GiB, which does not fit beside the network in the {limit / 2**30:.1f} GiB "
-                f"of {device.device_kind}: use a smaller --image_size or a smaller set."
+                f"{what} takes {nbytes / 2**30:.1f} GiB, which does not fit beside the network in the "
+                f"{limit / 2**30:.1f} GiB of {device.device_kind}: use a smaller --image_size or a smaller set."
             )
 
 

@@ -1,6 +1,7 @@
 """A run and its folder: starting, continuing, evaluating and loading it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -8,6 +9,7 @@ import json
 import pathlib
 import subprocess
 
+import filelock
 import jax
 import numpy as np
 
@@ -17,6 +19,7 @@ from lcaps_jax.config import CONFIG_FILE, Config, ConfigError, read_config, writ
 from lcaps_jax.models import LadderCapsNet
 
 RESULTS_FILE = "results.json"
+_LOCK_FILE = ".lock"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "chex", "numpy")
 
 
@@ -79,7 +82,8 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
     """Trains a network as the settings say, in ``workdir``; continues a run that stands there already.
 
     Raises:
-      ConfigError: for settings that cannot be run or do not continue the run, and for a folder of something else.
+      ConfigError: for settings that cannot be run or do not continue the run, and for a folder of something else or
+        one in which another process is training.
       data.DataError, parallel.DeviceError: for data or batches that cannot be used.
       training.Stopped, training.DivergenceError: see ``training.fit``.
     """
@@ -90,10 +94,14 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
         config = config.with_defaults_of(earlier)
         config.check_continues(earlier)
         total = config.epochs * training.steps_per_epoch(config, about["train_images"])
-        if total in Checkpoints(workdir, read_only=True).steps() and set(config.eval_datasets) <= set(read_results(workdir)):
-            print(f"{workdir} is finished: {config.epochs} epochs, {total} steps. A larger --epochs continues it.", flush=True)
+        evaluated = {name for name, result in read_results(workdir).items() if result["step"] == total}
+        if total in Checkpoints(workdir, read_only=True).steps() and set(config.eval_datasets) <= evaluated:
+            print(
+                f"{workdir} is finished: {config.epochs} epochs, {total} steps. A larger --epochs continues it.",
+                flush=True,
+            )
             return
-    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    elif workdir.exists() and (not workdir.is_dir() or any(path.name != _LOCK_FILE for path in workdir.iterdir())):
         raise ConfigError(f"--workdir={workdir} holds something else and no run; give a new or an empty folder.")
 
     source, config = data.load_for(config)
@@ -101,65 +109,90 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
     if config.validation_size:
         train_split, validation = data.hold_out(source.train, config.validation_size, config.seed)
     training.steps_per_epoch(config, len(train_split))  # refuses a batch larger than the set
-    tests = {name: load_test(name, config, source) for name in config.eval_datasets}
     model = training.make_model(config, len(source.class_names))
+    tests = {
+        name: source.test if name == config.dataset else _load_test(name, config, source.class_names, source.channels)
+        for name in config.eval_datasets
+    }
 
+    with _alone(workdir):
+        if parallel.is_main():
+            write_config(workdir, config, _about(source, len(train_split)))
+        results = read_results(workdir)
+
+        def on_epoch(evaluations, step):
+            figures.write_all(workdir, evaluations, tests, source.class_names)
+            results.update({name: evaluation.result(step) for name, evaluation in evaluations.items()})
+            write_json(workdir / RESULTS_FILE, results)
+
+        fitted = training.fit(config, model, train_split, validation, tests, workdir, on_epoch)
     if parallel.is_main():
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_config(workdir, config, _about(source, len(train_split)))
-    results = read_results(workdir)
-
-    def on_epoch(evaluations, step):
-        results.update({name: evaluation.result(step) for name, evaluation in evaluations.items()})
-        write_json(workdir / RESULTS_FILE, results)
-
-    fitted = training.fit(config, model, train_split, validation, tests, workdir, on_epoch)
-    if parallel.is_main():
-        figures.write_all(workdir, fitted.evaluations, tests, source.class_names)
-        for name, evaluation in fitted.evaluations.items():
-            print(f"{name}: {format_result(results[name])} after {fitted.steps} steps, {fitted.seconds / 60:.1f} minutes", flush=True)
+        for name in fitted.evaluations:
+            print(
+                f"{name}: {format_result(results[name])} after {fitted.steps} steps, {fitted.seconds / 60:.1f} minutes"
+            )
         print(f"Everything is in {workdir}; pictures in {workdir / figures.FOLDER}.", flush=True)
 
 
-def load_test(name: str, config: Config, loaded: data.Source | None = None) -> data.Split:
+@contextlib.contextmanager
+def _alone(workdir: pathlib.Path) -> Iterator[None]:
+    """Makes the folder, and keeps a second training out of it; a killed process leaves no lock behind."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not parallel.is_main():
+        yield
+        return
+    try:
+        with filelock.FileLock(workdir / _LOCK_FILE, blocking=False):
+            yield
+    except filelock.Timeout:
+        raise ConfigError(f"--workdir={workdir}: another process is training in this folder.") from None
+
+
+def _load_test(name: str, config: Config, class_names: Sequence[str], channels: int) -> data.Split:
     """The test part of a set, at the size of the run's images.
 
-    Args:
-      name: of the set.
-      config: resolved settings of the run.
-      loaded: the run's own data where it is in memory.
-
     Raises:
-      data.DataError: see ``data.load``.
+      data.DataError: for a set that cannot be had, or whose classes or channels are not the network's.
     """
-    if loaded is not None and name == config.dataset:
-        return loaded.test
-    return data.load(name, config.data_dir, config.image_size).test
+    split = data.load(name, config.data_dir, config.image_size).test
+    data.check_split(split, len(class_names), f"{name}, for a network of {len(class_names)} classes,")
+    if split.images.shape[-1] != channels:
+        raise data.DataError(
+            f"{name} has images of {split.images.shape[-1]} channel(s); the network's have {channels}."
+        )
+    return split
 
 
-def evaluate_run(run: Run, names: Sequence[str], batch_size: int, workdir: pathlib.Path) -> dict[str, training.Evaluation]:
-    """Evaluates a run on test sets, and adds the figures to its ``results.json``.
+def evaluate_run(
+    run: Run, names: Sequence[str], batch_size: int, workdir: pathlib.Path, data_dir: str | None = None
+) -> dict[str, training.Evaluation]:
+    """Evaluates a run on test sets, adds the figures to its ``results.json`` and draws the pictures.
+
+    Args:
+      run: of ``load_run``.
+      names: of the test sets.
+      batch_size: over all devices.
+      workdir: the run's folder.
+      data_dir: of prepared TFDS sets; None for that of the run.
+
+    Returns:
+      Evaluations by name.
 
     Raises:
       data.DataError: for a set that cannot be had, or whose classes or channels are not the network's.
     """
     parallel.check_batch_size(batch_size)
     eval_steps = training.make_eval_steps(run.model)
-    splits = {}
-    for name in names:
-        splits[name] = load_test(name, run.config)
-        classes, channels = len(run.class_names), splits[name].images.shape[-1]
-        data.check_split(splits[name], classes, f"{name}, for a network of {classes} classes,")
-        if channels != run.channels:
-            raise data.DataError(f"{name} has images of {channels} channel(s); the network was trained on {run.channels}.")
+    config = dataclasses.replace(run.config, data_dir=data_dir or run.config.data_dir)
+    splits = {name: _load_test(name, config, run.class_names, run.channels) for name in names}
     evaluations = {}
     for name, split in splits.items():
         evaluations[name] = training.evaluate(eval_steps, run.params, training.to_device(split), batch_size)
     if parallel.is_main():
+        figures.write_all(workdir, evaluations, splits, run.class_names)
         results = read_results(workdir)
         results.update({name: evaluation.result(run.step) for name, evaluation in evaluations.items()})
         write_json(workdir / RESULTS_FILE, results)
-        figures.write_all(workdir, evaluations, splits, run.class_names)
     return evaluations
 
 
@@ -204,5 +237,5 @@ def _about(source: data.Source, train_images: int) -> dict:
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "devices": parallel.describe(),
         "git_revision": revision,
-        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -43,7 +43,9 @@ class Stopped(Exception):
     """
 
     def __init__(self, number: signal.Signals, step: int, total_steps: int):
-        super().__init__(f"Stopped by {number.name} at step {step} of {total_steps}, all saved. The same command continues.")
+        super().__init__(
+            f"Stopped by {number.name} at step {step} of {total_steps}, all saved. The same command continues."
+        )
         self.signal = int(number)
 
 
@@ -129,7 +131,9 @@ def init_params(model: LadderCapsNet, config: Config, channels: int) -> dict:
     return model.init(key, image)["params"]
 
 
-def init_state(model: LadderCapsNet, optimizer: optax.GradientTransformation, config: Config, channels: int) -> TrainState:
+def init_state(
+    model: LadderCapsNet, optimizer: optax.GradientTransformation, config: Config, channels: int
+) -> TrainState:
     """State before the first step."""
 
     @jax.jit
@@ -190,8 +194,8 @@ def make_eval_steps(model: LadderCapsNet) -> Callable:
     """The evaluation of one call's batches.
 
     Returns:
-      ``(params, Split of device arrays, Batches) -> (EvalSums, predicted [S, B], margin [S, B])``, mapped over the devices. The margin is
-      the activity of the predicted class less that of the true one: 0 where right.
+      ``(params, (images, labels), Batches) -> (EvalSums, predicted [S, B], margin [S, B])``, mapped over the devices.
+      The margin is the activity of the predicted class less that of the true one: 0 where right.
     """
 
     def eval_step(params, images, labels, batch: Batches):
@@ -361,7 +365,9 @@ def steps_per_epoch(config: Config, images: int) -> int:
       data.DataError: for a batch larger than the training set.
     """
     if config.batch_size > images:
-        raise data.DataError(f"--batch_size={config.batch_size}: there are {images} training images, so at most {images}.")
+        raise data.DataError(
+            f"--batch_size={config.batch_size}: there are {images} training images, so at most {images}."
+        )
     return images // config.batch_size
 
 
@@ -414,8 +420,8 @@ def fit(
     log = MetricLog(workdir, start, total_steps, quiet=not parallel.is_main())
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     log.say(
-        f"{'Continuing' if start else 'Training'} from step {start} to {total_steps}: {parameters:,} parameters, {len(train)} images, "
-        f"{parallel.describe()}."
+        f"{'Continuing' if start else 'Training'} from step {start} to {total_steps}: {parameters:,} parameters, "
+        f"{len(train)} images, {parallel.describe()}."
     )
     best_error = min((line["error"] for line in log.kept if line["split"] == "validation"), default=math.inf)
     checkpoint_every = config.checkpoint_every or epoch_steps
@@ -483,7 +489,9 @@ def fit(
                 write_pending()
                 pending = (call, figures)
                 stop = parallel.any_process(signals.received is not None)
-                save = call.ends_epoch or stop or call.last_step // checkpoint_every > call.first_step // checkpoint_every
+                save = (
+                    call.ends_epoch or stop or call.last_step // checkpoint_every > call.first_step // checkpoint_every
+                )
                 if save:
                     write_pending()
                     _check_finite(state.params, call.last_step)
@@ -512,7 +520,9 @@ def _order(config: Config, key: jax.Array, epoch: int, count: int) -> np.ndarray
 def _check_finite(params, step: int) -> None:
     """Raises DivergenceError for parameters that must not be saved."""
     if not all(bool(finite) for finite in jax.tree.leaves(_all_finite(params))):
-        raise DivergenceError(f"A parameter is no longer a finite number at step {step}; the last good checkpoint is kept.")
+        raise DivergenceError(
+            f"A parameter is no longer a finite number at step {step}; the last good checkpoint is kept."
+        )
 
 
 @jax.jit

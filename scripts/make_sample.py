@@ -1,6 +1,6 @@
 """Makes lcaps_jax/sample.npz: 8,000 training and 2,000 test digits, drawn by a fixed seed from MNIST's two parts.
 
-    python scripts/make_sample.py --data_dir=FOLDER_OF_TENSORFLOW_DATASETS
+python scripts/make_sample.py --data_dir=FOLDER_OF_TENSORFLOW_DATASETS
 """
 
 from absl import app, flags

@@ -1,0 +1,43 @@
+"""Two virtual CPU devices for every test, and the fast allocator, as the entry points have it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+# Before JAX starts, and inherited by the entry points that tests run as subprocesses.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"lcaps_jax_tests_{os.getuid()}")
+)
+
+from absl import flags
+import pytest
+
+from lcaps_jax import parallel
+import workloads
+
+parallel.prepare()
+flags.FLAGS(["pytest"])  # chex's variants read flags
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """A finished run of the tiny network, made by train.py: its folder and what was printed."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    return workdir, workloads.train(workdir).stdout
+
+
+@pytest.fixture
+def run_python():
+    """Runs code in a new process with another number of devices."""
+
+    def run(code: str, *arguments: str, devices: int):
+        env = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, cwd=workloads.REPOSITORY, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run

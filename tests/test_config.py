@@ -1,0 +1,115 @@
+"""Settings: flags to Config to JSON and back, what is refused, and what may change when a run goes on."""
+
+import dataclasses
+import pathlib
+
+from absl import flags
+import pytest
+
+from lcaps_jax import config as config_lib
+from lcaps_jax.config import Config, ConfigError
+import workloads
+
+
+def test_no_flag_is_defined_by_importing_the_library():
+    assert "batch_size" not in flags.FLAGS
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    values = flags.FlagValues()
+    for define in ("DEFINE_enum", "DEFINE_list", "DEFINE_boolean", "DEFINE_integer", "DEFINE_float", "DEFINE_string"):
+        original = getattr(flags, define)
+        monkeypatch.setattr(flags, define, lambda *args, original=original: original(*args, flag_values=values))
+    config_lib.define_flags()
+
+    def parse(*arguments):
+        values(["train.py", *arguments])
+        return config_lib.from_flags(values)
+
+    return parse
+
+
+def test_flags_default_to_the_config_s_defaults(parse):
+    assert parse() == Config()
+
+
+def test_flags_become_settings(parse):
+    config = parse(
+        "--k=50", "--variant=released", "--noshuffle", "--eval_datasets=mnist,sample", "--learning_rate=0.01"
+    )
+    assert (config.k, config.variant, config.shuffle, config.learning_rate) == (50, "released", False, 0.01)
+    assert config.eval_datasets == ("mnist", "sample")
+
+
+@pytest.mark.parametrize(
+    "flagfile", sorted((workloads.REPOSITORY / "configs").glob("*.flags")), ids=lambda path: path.stem
+)
+def test_every_flagfile_parses_and_says_what_it_reaches(parse, flagfile):
+    lines = flagfile.read_text().splitlines()
+    assert lines[0].startswith("# ") and any("error" in line and "minutes" in line for line in lines if line[0] == "#")
+    parse(*(line for line in lines if line.startswith("--") and not line.startswith("--workdir")))
+
+
+def test_json_round_trip(tmp_path):
+    config = workloads.tiny_config(eval_datasets=("sample", "mnist"))
+    config_lib.write_config(tmp_path, config, {"channels": 1})
+    assert config_lib.read_config(tmp_path) == (config, {"channels": 1})
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"model": "resnet"}, r"--model=resnet: must be one of lcapsnet"),
+        ({"variant": "final"}, r"--variant=final: must be one of paper, released"),
+        ({"precision": "float16"}, r"--precision=float16: must be one of float32, bfloat16"),
+        ({"k": 0}, r"--k=0: must be at least 1"),
+        ({"batch_size": 0}, r"--batch_size=0: must be at least 1"),
+        ({"epochs": -1}, r"--epochs=-1"),
+        ({"learning_rate": 0.0}, r"--learning_rate=0.0: must be positive"),
+        ({"learning_rate": float("nan")}, r"--learning_rate=nan"),
+        ({"decay_rate": 1.5}, r"--decay_rate=1.5: must be above 0 and at most 1"),
+        ({"image_size": 16}, r"16x16 .* at least 17"),
+        ({"image_size": 17, "k": 33}, r"k=33 of n=32"),
+    ],
+)
+def test_refusals(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Config(**settings)
+
+
+def test_k_too_large_for_the_data_s_own_size_is_refused():
+    with pytest.raises(ConfigError, match="k=1153 of n=1152"):
+        Config(k=1153).resolved(28, 0)
+
+
+def test_what_may_change_when_a_run_goes_on():
+    earlier = workloads.tiny_config()
+    for changes in (
+        {"epochs": 3},
+        {"log_every": 5},
+        {"checkpoint_every": 7},
+        {"eval_datasets": ("mnist",)},
+        {"data_dir": "d"},
+    ):
+        dataclasses.replace(earlier, **changes).check_continues(earlier)
+    for name, value in (("k", 6), ("seed", 1), ("learning_rate", 0.1), ("dataset", "mnist"), ("precision", "bfloat16")):
+        with pytest.raises(ConfigError, match=rf"--{name}={value}.*{name}={getattr(earlier, name)}.*--workdir"):
+            dataclasses.replace(earlier, **{name: value}).check_continues(earlier)
+    with pytest.raises(ConfigError, match=r"--epochs=1: .*2 epochs.*only grow"):
+        dataclasses.replace(earlier, epochs=1).check_continues(earlier)
+
+
+def test_open_settings_follow_the_run_that_goes_on():
+    earlier = workloads.tiny_config(max_shift=2)
+    assert Config(**workloads.TINY).with_defaults_of(earlier) == earlier
+
+
+def test_a_folder_that_is_no_run_and_a_newer_version(tmp_path):
+    with pytest.raises(ConfigError, match="is not a run of lcaps_jax"):
+        config_lib.read_config(tmp_path)
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(ConfigError, match="is not a run of lcaps_jax"):
+        config_lib.read_config(pathlib.Path(tmp_path))
+    with pytest.raises(ConfigError, match="another version: it has the settings routing_depth"):
+        Config.from_json({**Config().to_json(), "routing_depth": 3})

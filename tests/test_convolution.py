@@ -1,0 +1,109 @@
+"""The spectral convolution and both its gradients against a direct one in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcaps_jax.convolution import METHODS, output_size, strided_conv
+
+
+def _direct64(x, kernel, stride):
+    """Sum over the kernel's places, in float64; differentiable by hand below."""
+    k = kernel.shape[0]
+    rows, columns = (output_size(size, k, stride) for size in x.shape[1:3])
+    y = np.zeros((x.shape[0], rows, columns, kernel.shape[3]))
+    for i, j in np.ndindex(k, k):
+        y += x[:, i : i + rows * stride : stride, j : j + columns * stride : stride][:, :rows, :columns] @ kernel[i, j]
+    return y
+
+
+def _direct64_gradients(x, kernel, stride, dy):
+    k = kernel.shape[0]
+    rows, columns = dy.shape[1:3]
+    dx, dkernel = np.zeros(x.shape), np.zeros(kernel.shape)
+    for i, j in np.ndindex(k, k):
+        places = np.s_[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
+        dx[places] += dy @ kernel[i, j].T
+        dkernel[i, j] = np.tensordot(x[places], dy, ([0, 1, 2], [0, 1, 2]))
+    return dx, dkernel
+
+
+def _error(ours, reference):
+    return np.max(np.abs(np.asarray(ours, np.float64) - reference)) / np.max(np.abs(reference))
+
+
+# height, width, channels, kernel, outputs, stride: the four geometries of the paper with fewer channels, odd and even
+# sizes, one output, several tiles, not square, stride 1, and few channels (a product over patches).
+_SHAPES = [
+    (20, 20, 32, 9, 16, 2),
+    (32, 32, 20, 9, 8, 2),
+    (26, 26, 20, 15, 8, 2),
+    (20, 20, 32, 15, 8, 2),
+    (9, 9, 17, 9, 3, 2),
+    (10, 10, 17, 9, 3, 2),
+    (13, 17, 16, 4, 5, 2),
+    (17, 13, 16, 1, 5, 2),
+    (19, 18, 16, 3, 2, 1),
+    (31, 14, 16, 5, 4, 1),
+    (45, 47, 16, 9, 2, 2),
+    (60, 33, 16, 6, 2, 2),
+    (28, 28, 1, 9, 16, 1),
+    (21, 24, 3, 5, 4, 2),
+]
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("shape", _SHAPES, ids=str)
+def test_forward_and_gradients(shape, dtype, tolerance):
+    height, width, channels, k, outputs, stride = shape
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, height, width, channels)), dtype)
+    kernel = jnp.asarray(rng.standard_normal((k, k, channels, outputs)), dtype)
+    y, pull = jax.vjp(lambda x, w: strided_conv(x, w, stride=stride, method="spectral"), x, kernel)
+    dy = jnp.asarray(rng.standard_normal(y.shape), dtype)
+    dx, dkernel = pull(dy)
+    assert y.dtype == dx.dtype == dkernel.dtype == dtype
+
+    x64, kernel64, dy64 = (np.asarray(array.astype(jnp.float32), np.float64) for array in (x, kernel, dy))
+    reference = _direct64(x64, kernel64, stride)
+    assert y.shape == reference.shape
+    dx64, dkernel64 = _direct64_gradients(x64, kernel64, stride, dy64)
+    assert _error(y.astype(jnp.float32), reference) < tolerance
+    assert _error(dx.astype(jnp.float32), dx64) < tolerance
+    assert _error(dkernel.astype(jnp.float32), dkernel64) < tolerance
+
+
+def test_methods_agree_and_auto_is_spectral_on_a_cpu():
+    rng = np.random.default_rng(0)
+    x, kernel = rng.standard_normal((2, 20, 20, 16), np.float32), rng.standard_normal((9, 9, 16, 4), np.float32)
+    by_method = {method: strided_conv(x, kernel, stride=2, method=method) for method in METHODS}
+    np.testing.assert_allclose(by_method["spectral"], by_method["direct"], atol=1e-3)
+    np.testing.assert_array_equal(by_method["auto"], by_method["spectral"])
+    assert not np.array_equal(by_method["spectral"], by_method["direct"])  # they are two computations
+
+
+def test_image_gradient_is_not_computed_unless_asked():
+    """Conv1's image gradient would be a convolution of its own."""
+    images, kernel = jnp.zeros((2, 28, 28, 1)), jnp.zeros((9, 9, 1, 4))
+
+    def products(argnums):
+        gradient = jax.grad(lambda x, w: jnp.sum(strided_conv(x, w, method="spectral") ** 2), argnums)
+        return jax.jit(gradient).lower(images, kernel).compile().as_text().count(" dot(")
+
+    assert products(1) < products((0, 1))
+
+
+@pytest.mark.parametrize(
+    "x_shape, kernel_shape, options, message",
+    [
+        ((1, 8, 8, 1), (9, 9, 1, 2), {}, "8x8 image is smaller than the 9x9 kernel"),
+        ((1, 20, 20, 2), (9, 9, 1, 2), {}, r"\(1, 20, 20, 2\)"),
+        ((1, 20, 20, 1), (9, 8, 1, 2), {}, r"\(9, 8, 1, 2\)"),
+        ((1, 20, 20, 1), (9, 9, 1, 2), {"stride": 3}, "strides 1 and 2, got 3"),
+        ((1, 20, 20, 1), (9, 9, 1, 2), {"method": "fft"}, "auto, spectral, direct, got 'fft'"),
+    ],
+)
+def test_refusals(x_shape, kernel_shape, options, message):
+    with pytest.raises(ValueError, match=message):
+        strided_conv(jnp.zeros(x_shape), jnp.zeros(kernel_shape), **options)

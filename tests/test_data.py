@@ -1,0 +1,192 @@
+"""Loading, fitting, holding out and shifting images, and every refusal of data."""
+
+import socket
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+import golden
+from lcaps_jax import data, training
+from lcaps_jax.config import Config
+from lcaps_jax.data import DataError, Split
+import workloads
+
+
+def test_sample_is_what_it_says():
+    source = data.load("sample")
+    assert source.train.images.shape == (8000, 28, 28, 1) and source.test.images.shape == (2000, 28, 28, 1)
+    assert source.train.images.dtype == np.uint8 and source.train.labels.dtype == np.int32
+    assert source.class_names == tuple("0123456789") and source.image_size == 28
+    assert (np.bincount(source.train.labels) > 700).all()
+    assert data._SAMPLE_FILE.stat().st_size < 2_000_000
+
+
+def _mnist_dir():
+    folder = golden.SHARED / "tensorflow_datasets"
+    if not folder.exists():
+        pytest.skip("the prepared MNIST is absent")
+    return str(folder)
+
+
+def test_mnist_and_expanded_mnist():
+    mnist, expanded = (data.load(name, _mnist_dir()) for name in ("mnist", "expanded_mnist"))
+    assert len(mnist.train) == 60000 and len(mnist.test) == 10000
+    assert np.sum(mnist.train.labels == 0) == 5923
+    assert expanded.test.images.shape == (10000, 40, 40, 1) and expanded.max_shift == 6
+    np.testing.assert_array_equal(expanded.train.images[:, 6:34, 6:34], mnist.train.images)
+    assert not expanded.train.images[:, :6].any()
+    # Each test digit stands somewhere, whole; all places are taken, and a second loading gives the same.
+    np.testing.assert_array_equal(
+        expanded.test.images.sum((1, 2, 3)), mnist.test.images.sum((1, 2, 3), dtype=np.uint64)
+    )
+    shifts = _shifts(mnist.test.images[..., 0], expanded.test.images[..., 0])
+    assert {tuple(shift) for shift in shifts} == {(i, j) for i in range(-6, 7) for j in range(-6, 7)}
+    np.testing.assert_array_equal(expanded.test.images, data.load("expanded_mnist", _mnist_dir()).test.images)
+    sample = data.load("sample")
+    tests = {image.tobytes() for image in mnist.test.images}
+    assert all(image.tobytes() in tests for image in sample.test.images[:200])
+
+
+def _shifts(small, large):
+    """Places of the 28x28 digits on their canvases, from the middle, by their first inked row and column."""
+    first = [np.argmax(images.any(axis), axis=1) for images in (small, large) for axis in (2, 1)]
+    return np.stack([first[2] - first[0] - 6, first[3] - first[1] - 6], axis=1)
+
+
+class _Made(tfds.core.GeneratorBasedBuilder):
+    """A made colour set of 100 classes, images of several sizes."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    name = "made_colours"
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(num_classes=100),
+        }
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {"train": self._generate_examples(200, 0), "test": self._generate_examples(50, 1)}
+
+    def _generate_examples(self, count, seed):
+        rng = np.random.default_rng(seed)
+        for i in range(count):
+            yield i, {"image": rng.integers(0, 255, (20 + i % 3, 24, 3)).astype(np.uint8), "label": i % 100}
+
+
+@pytest.fixture
+def made_colours(tmp_path):
+    builder = _Made(data_dir=str(tmp_path))
+    builder.download_and_prepare()
+    return str(tmp_path)
+
+
+def test_any_tfds_set_colour_many_classes_sizes_that_differ(made_colours):
+    source = data.load("made_colours", made_colours, image_size=20)
+    assert source.train.images.shape == (200, 20, 20, 3) and len(source.class_names) == 100
+    config = Config(**{**workloads.TINY, "dataset": "made_colours", "data_dir": made_colours, "batch_size": 50})
+    source, config = data.load_for(config)
+    assert config.image_size == 24
+    model = training.make_model(config, 100)
+    output, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), source.train.images[:2] / 255)
+    assert output.activity.shape == (2, 100)
+
+
+def test_fit_size_pads_and_scales():
+    images = np.arange(2 * 3 * 5, dtype=np.uint8).reshape(2, 3, 5, 1)
+    padded = data.fit_size(images, 7)
+    assert padded.shape == (2, 7, 7, 1)
+    np.testing.assert_array_equal(padded[:, 2:5, 1:6], images)
+    assert padded.sum() == images.sum()
+    flat = np.full((2, 30, 20, 3), 90, np.uint8)
+    scaled = data.fit_size(flat, 10)
+    assert scaled.shape == (2, 10, 10, 3) and scaled.dtype == np.uint8
+    np.testing.assert_array_equal(scaled[:, 4:6, 4:6], 90)  # the middle; the sides are the black borders
+    np.testing.assert_array_equal(data.fit_size(padded, 7), padded)
+
+
+def test_hold_out_divides_without_loss():
+    split = workloads.random_split(50)
+    left, held = data.hold_out(split, 20, seed=1)
+    assert len(left) == 30 and len(held) == 20
+    both = np.concatenate([left.images, held.images]).reshape(50, -1)
+    np.testing.assert_array_equal(np.sort(both, 0), np.sort(split.images.reshape(50, -1), 0))
+    np.testing.assert_array_equal(data.hold_out(split, 20, seed=1)[1].images, held.images)
+    assert not np.array_equal(data.hold_out(split, 20, seed=2)[1].images, held.images)
+    with pytest.raises(DataError, match=r"validation_size=50.*50 images, so at most 49"):
+        data.hold_out(split, 50, seed=1)
+
+
+def test_epoch_order_is_a_new_permutation_each_epoch():
+    key = jax.random.key(0)
+    first, second = (np.asarray(data.epoch_order(key, epoch, 100)) for epoch in (0, 1))
+    for order in (first, second):
+        np.testing.assert_array_equal(np.sort(order), np.arange(100))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, data.epoch_order(key, 0, 100))
+
+
+def test_shift_moves_whole_pixels_black_coming_in():
+    image = jnp.arange(1.0, 17).reshape(4, 4, 1)
+    moved = data.shift(image, jnp.array([1, -2]), 2)[..., 0]
+    np.testing.assert_array_equal(moved, [[0, 0, 0, 0], [3, 4, 0, 0], [7, 8, 0, 0], [11, 12, 0, 0]])
+
+
+def test_augment_draws_by_position_and_covers_every_shift():
+    image = jnp.zeros((9, 9, 1)).at[4, 4].set(1.0)
+    images, positions = jnp.broadcast_to(image, (1000, 9, 9, 1)), jnp.arange(1000)
+    moved = np.asarray(data.augment(images, jax.random.key(0), positions, 2))
+    places = np.argwhere(moved[..., 0])[:, 1:] - 4
+    assert {tuple(place) for place in places} == {(i, j) for i in range(-2, 3) for j in range(-2, 3)}
+    half = data.augment(images[500:], jax.random.key(0), positions[500:], 2)
+    np.testing.assert_array_equal(half, moved[500:])  # whatever else is in the batch
+    assert data.augment(images, jax.random.key(0), positions, 0) is images
+
+
+@pytest.mark.parametrize(
+    "split, message",
+    [
+        (Split(np.zeros((0, 4, 4, 1), np.uint8), np.zeros(0, np.int32)), "The set has no images"),
+        (Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([1, 10], np.int32)), "label 10: labels must be 0 to 9"),
+        (Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([-1, 0], np.int32)), "label -1"),
+    ],
+)
+def test_refusals_of_images_and_labels(split, message):
+    with pytest.raises(DataError, match=message):
+        data.check_split(split, 10, "The set")
+
+
+def test_unknown_set_is_refused_with_what_is_accepted(tmp_path):
+    with pytest.raises(DataError, match=r"mnistt.*sample, expanded_mnist.*Did you mean"):
+        data.load("mnistt", str(tmp_path))
+
+
+def test_a_set_that_cannot_be_downloaded_says_so_in_seconds(tmp_path, monkeypatch):
+    def unreachable(*address, **options):
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    began = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        data.load("fashion_mnist", str(tmp_path))
+    assert time.monotonic() - began < 20
+    for part in (
+        "fashion_mnist",
+        str(tmp_path),
+        "network is unreachable",
+        "--data_dir",
+        "--dataset=sample needs no network",
+    ):
+        assert part in str(caught.value)
+
+
+def test_a_set_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no image classification set"):
+        data.load("imdb_reviews", str(tmp_path))

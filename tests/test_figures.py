@@ -1,0 +1,70 @@
+"""The pictures hold what they should; how they look is for people."""
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from lcaps_jax import figures
+from lcaps_jax.training import Evaluation
+import workloads
+
+
+def _evaluation(split, wrong):
+    predicted = split.labels.copy()
+    predicted[wrong] = (predicted[wrong] + 1) % 10
+    margin = np.zeros(len(split))
+    margin[wrong] = np.linspace(0.1, 0.9, len(wrong))
+    confusion = np.zeros((10, 10), int)
+    np.add.at(confusion, (split.labels, predicted), 1)
+    activity = np.linspace(0, 1, 72)
+    return Evaluation(len(split), 0.1, confusion, activity, activity > 0.9, predicted, margin)
+
+
+def test_all_are_written(tmp_path):
+    split = workloads.random_split(40)
+    figures.write_all(tmp_path, {"made": _evaluation(split, [3, 5])}, {"made": split}, list("abcdefghij"))
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert names == {"training_curve.png", "confusion_made.png", "activity_made.png", "mistakes_made.png"}
+    for path in (tmp_path / "figures").iterdir():
+        with Image.open(path) as image:
+            assert min(image.size) > 200
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_worst_mistakes_come_first_by_margin(channels):
+    split = workloads.random_split(80, channels=channels)
+    wrong = list(range(0, 60, 2))
+    figure = figures.worst_mistakes(_evaluation(split, wrong), split, list("abcdefghij"), "made")
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert len(titles) == 25 and titles[0].endswith("margin 0.90")
+    worst = wrong[-1]
+    assert titles[0].startswith(f"{'abcdefghij'[split.labels[worst]]} taken for")
+    np.testing.assert_array_equal(np.squeeze(figure.axes[0].images[0].get_array()), np.squeeze(split.images[worst]))
+    assert figure._suptitle.get_text() == "made: the 25 worst of 30 mistakes"
+
+
+def test_no_mistakes_is_a_picture_too():
+    split = workloads.random_split(10)
+    figure = figures.worst_mistakes(_evaluation(split, []), split, list("abcdefghij"), "made")
+    assert figure._suptitle.get_text() == "made: the 0 worst of 0 mistakes"
+
+
+def test_confusion_counts_and_profile_ranks():
+    split = workloads.random_split(40)
+    evaluation = _evaluation(split, [3, 5])
+    axes = figures.confusion_matrix(evaluation, list("abcdefghij"), "made").axes[0]
+    assert sum(int(text.get_text()) for text in axes.texts) == 40
+    assert np.trace(np.asarray(axes.images[0].get_array())) == 0
+    bars = [bar.get_height() for bar in figures.activity_profile(evaluation, "made").axes[0].patches]
+    np.testing.assert_allclose(bars, np.sort(evaluation.primary_activity)[::-1])
+
+
+def test_training_curve_has_a_line_for_each_split():
+    lines = [
+        {"step": i, "epoch": i / 10, "split": split, "loss": 1 / i, "error": 10.0 / i}
+        for i in range(1, 20)
+        for split in ("train", "sample")
+    ]
+    figure = figures.training_curve(lines)
+    assert [line.get_label() for line in figure.axes[1].lines] == ["train", "sample"]
+    np.testing.assert_allclose(figure.axes[1].lines[1].get_ydata()[-1], 10 / 19)

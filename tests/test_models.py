@@ -1,0 +1,158 @@
+"""The network against NumPy float64, its shapes and initial scale, and what it refuses."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcaps_jax import models
+from lcaps_jax.models import LadderCapsNet, LadderLayer
+import slow
+
+
+def _init(model, *inputs, seed=0):
+    """Parameters, compiled as one program: op by op it takes minutes."""
+    return jax.jit(model.init)(jax.random.key(seed), *inputs)["params"]
+
+
+def _network(**settings):
+    return LadderCapsNet(**{"classes": 3, "k": 5, "channels": 6, "types": 2, **settings})
+
+
+def test_paper_variant_against_the_equations_capsule_by_capsule():
+    model = _network()
+    images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
+    params = _init(model, images, seed=1)
+    # Initial biases are zero, which would hide a misplaced one.
+    params = jax.tree.map(lambda x: x if x.ndim > 2 and x.shape[-1] != 0 and abs(x).max() > 0 else x + 0.1, params)
+    labels = jnp.array([2, 0])
+    output = jax.jit(lambda p: model.apply({"params": p}, images))(params)
+    losses = model.loss(output, labels)
+    for i in range(2):
+        activity, pose, index, primary = slow.ladder_capsnet(params, images[i], k=5)
+        np.testing.assert_array_equal(output.index[i], index)
+        np.testing.assert_allclose(output.primary_activity[i], primary, atol=1e-5)
+        np.testing.assert_allclose(output.activity[i], activity, atol=1e-5)
+        np.testing.assert_allclose(output.pose[i], pose, atol=1e-5)
+        np.testing.assert_allclose(losses[i], slow.loss(activity, primary, index, int(labels[i])), atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", models.VARIANTS)
+@pytest.mark.parametrize("size, channels", [(28, 1), (21, 3)])
+def test_shapes_and_finite_gradients(variant, size, channels):
+    model = _network(variant=variant)
+    images = jnp.ones((2, size, size, channels)).at[1].set(0)  # a black image: every ReLU capsule is exactly zero
+    params = _init(model, images)
+    n = models.geometry(size, 9, 9, 2).capsules
+    output = jax.jit(lambda p: model.apply({"params": p}, images, with_regressed=True))(params)
+    chex.assert_shape(output.activity, (2, 3))
+    chex.assert_shape(output.error, (2, 3))
+    chex.assert_shape(output.pose, (2, 3, 16))
+    chex.assert_shape([output.primary_activity, output.code], (2, n))
+    chex.assert_shape(output.index, (2, 5))
+    chex.assert_shape(output.kept, (2, 5, 8))
+    chex.assert_shape(output.regressed, (2, 3, 5, 8))
+    np.testing.assert_allclose(output.code.sum(axis=1), 5)
+    assert jax.eval_shape(lambda p: model.apply({"params": p}, images), params).regressed is None
+
+    gradients = _gradients(model, params, images, jnp.array([0, 1]))
+    chex.assert_tree_all_finite(gradients)
+    chex.assert_trees_all_equal_shapes(gradients, params)
+
+
+def _gradients(model, params, images, labels):
+    return jax.jit(jax.grad(lambda p: model.loss(model.apply({"params": p}, images), labels).sum()))(params)
+
+
+def test_all_zero_weights_have_finite_gradients():
+    """Every capsule, pose and distance is exactly zero."""
+    for variant in models.VARIANTS:
+        model = _network(variant=variant)
+        images = jnp.zeros((1, 28, 28, 1))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+        params = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
+        gradients = _gradients(model, params, images, jnp.array([0]))
+        chex.assert_tree_all_finite(gradients)
+
+
+def test_parameter_counts_of_the_paper():
+    """42.8 million for K=70 on MNIST with 9x9 kernels, 80.9 for the released graph."""
+    for variant, millions in (("paper", 42.8), ("released", 80.9)):
+        shapes = jax.eval_shape(LadderCapsNet(variant=variant).init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+        count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+        assert round(count / 1e6, 1) == millions
+
+
+def test_initial_scale_is_glorot_s_of_one_class_network():
+    model = LadderLayer(classes=10)
+    params = _init(model, jnp.zeros((1, 20, 8)), jnp.zeros((1, 100)))
+    fans = {
+        ("propagation", "kernel1"): (100, 384),
+        ("propagation", "kernel3"): (256, 128),
+        ("contribution", "kernel4"): (20, 20),
+        ("propagation_kernel",): (128, 20 * 128),
+        ("regression_kernel",): (128, 20 * 128),
+    }
+    for path, (fan_in, fan_out) in fans.items():
+        leaf = params
+        for name in path:
+            leaf = leaf[name]
+        limit = np.sqrt(6 / (fan_in + fan_out))
+        assert 0.97 * limit < np.abs(leaf).max() <= limit, path
+        np.testing.assert_allclose(np.std(leaf), limit / np.sqrt(3), rtol=0.05)
+    released = _init(LadderLayer(classes=10, variant="released"), jnp.zeros((1, 20, 8)), jnp.zeros((1, 100)))
+    bias = released["regression"]["bias2"]
+    assert 0.97 * np.sqrt(3 / 256) < np.abs(bias).max() <= np.sqrt(3 / 256)
+
+
+@pytest.mark.parametrize(
+    "setting, image, conv1, primary, grid, n",
+    [
+        ("MNIST", 28, 9, 9, 6, 1152),
+        ("MNIST", 28, 9, 15, 3, 288),
+        ("affNIST", 40, 9, 9, 12, 4608),
+        ("affNIST", 40, 15, 15, 6, 1152),
+    ],
+)
+def test_geometry_of_the_paper(setting, image, conv1, primary, grid, n):
+    sizes = models.geometry(image, conv1, primary)
+    assert (sizes.grid, sizes.capsules) == (grid, n), setting
+
+
+def test_an_image_too_small_is_refused_with_what_would_do():
+    with pytest.raises(ValueError, match=r"16x16 .*9x9 and 9x9: image_size must be at least 17.*at most 17"):
+        models.geometry(16, 9, 9)
+    assert models.geometry(17, 9, 9).grid == 1
+    with pytest.raises(ValueError, match="at least 17"):
+        _network().init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+
+
+def test_k_and_variant_are_refused():
+    with pytest.raises(ValueError, match="k=73 of n=72"):
+        _network(k=73).init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    with pytest.raises(ValueError, match="paper, released, got 'final'"):
+        _network(variant="final").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+
+
+def test_bfloat16_computes_nearly_the_same_with_float32_outputs():
+    images = np.random.default_rng(0).random((4, 28, 28, 1), np.float32)
+    full, half = _network(k=72), _network(k=72, dtype=jnp.bfloat16)  # all kept: no choice can flip
+    params = _init(full, images)
+    chex.assert_trees_all_equal_dtypes(params, _init(half, images))
+    expected, got = (jax.jit(lambda p, m=m: m.apply({"params": p}, images))(params) for m in (full, half))
+    assert got.activity.dtype == got.pose.dtype == got.primary_activity.dtype == jnp.float32
+    np.testing.assert_allclose(got.activity, expected.activity, atol=2e-2)
+    assert not np.array_equal(got.activity, expected.activity)
+
+
+def test_primary_capsules_are_eight_consecutive_channels_of_a_position():
+    """A channel's bias must reach one dimension of one type of capsule, at every position."""
+    model = _network()
+    images = jnp.zeros((1, 28, 28, 1))
+    params = _init(model, images)["primary_capsules"]
+    params["primary"]["bias"] = params["primary"]["bias"].at[8 + 3].set(1.0)
+    t = models.PrimaryCapsules(channels=6, types=2).apply({"params": params}, images)
+    expected = np.zeros((6, 6, 2, 8))
+    expected[:, :, 1, 3] = 1
+    np.testing.assert_allclose(t[0], expected.reshape(-1, 8), atol=1e-6)

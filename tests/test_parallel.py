@@ -1,0 +1,89 @@
+"""Two devices against one: the same steps, the same figures, and shards that agree."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcaps_jax import parallel, training
+from lcaps_jax.parallel import DeviceError
+import workloads
+
+_CHECK = """
+import sys; sys.path[:0] = ["tests", "."]
+import numpy as np
+import test_parallel
+np.savez(sys.argv[1], **test_parallel.train_and_evaluate())
+"""
+
+
+def train_and_evaluate():
+    """Three steps with random shifts and an evaluation, on whatever devices there are: named arrays."""
+    config = workloads.tiny_config(max_shift=2, batch_size=20)
+    model = training.make_model(config, 10)
+    optimizer = training.make_optimizer(config)
+    split = workloads.random_split(60)
+    train_data = parallel.replicate(training.TrainData(split.images, split.labels, jax.random.key(1)))
+    state = parallel.replicate(training.init_state(model, optimizer, config, 1))
+    steps = training.make_train_steps(model, optimizer, config.max_shift)
+    state, metrics = steps(state, train_data, training.make_batches(np.arange(60, dtype=np.int32).reshape(3, 20)))
+    evaluation = training.evaluate(
+        training.make_eval_steps(model), state.params, training.to_device(workloads.random_split(47, seed=1)), 20
+    )
+    for leaf in jax.tree.leaves(state):  # out_axes=None does not check that the devices agree
+        shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(shards) == jax.local_device_count()
+        assert all(shard.shape == leaf.shape for shard in shards)
+        for shard in shards[1:]:
+            np.testing.assert_array_equal(shard, shards[0])
+    return {
+        **{f"param{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state.params))},
+        "loss": np.asarray(metrics["loss"]),
+        "errors": np.asarray(metrics["errors"]),
+        "confusion": evaluation.confusion,
+        "margin": evaluation.margin,
+        "eval_loss": evaluation.loss,
+    }
+
+
+def test_one_device_equals_two(tmp_path, run_python):
+    assert jax.device_count() == 2
+    two = train_and_evaluate()
+    run_python(_CHECK, str(tmp_path / "one.npz"), devices=1)
+    one = np.load(tmp_path / "one.npz")
+    assert two["confusion"].sum() == 47
+    for name, value in two.items():
+        scale = np.max(np.abs(value)) or 1
+        np.testing.assert_allclose(one[name], value, atol=1e-5 * scale, rtol=1e-5, err_msg=name)
+
+
+def test_pmap_returns_reduced_values_without_a_device_axis():
+    def function(state, data, batch):
+        return {
+            "mean": parallel.mean(jnp.mean(batch) + state + data),
+            "total": parallel.total(jnp.sum(batch)),
+            "gathered": parallel.gather(batch, 1),
+        }
+
+    batches = np.arange(12.0).reshape(3, 4)
+    out = parallel.pmap(function)(*parallel.replicate((jnp.ones(()), jnp.ones(()))), parallel.shard(batches))
+    assert float(out["mean"]) == batches.mean() + 2 and float(out["total"]) == batches.sum()
+    np.testing.assert_array_equal(out["gathered"], batches)
+
+
+def test_shard_gives_each_device_its_columns():
+    batches = np.arange(12).reshape(3, 4)
+    np.testing.assert_array_equal(parallel.shard(batches), [batches[:, :2], batches[:, 2:]])
+
+
+@pytest.mark.parametrize("batch, nearest", [(101, "100 or 102"), (1, "nearest that does: 2")])
+def test_a_batch_that_does_not_divide_is_refused_with_the_nearest(batch, nearest):
+    with pytest.raises(DeviceError, match=rf"--batch_size={batch} .*2 devices.*{nearest}"):
+        parallel.check_batch_size(batch)
+    parallel.check_batch_size(100)
+
+
+def test_data_too_large_for_the_device_is_refused_with_both_sizes():
+    parallel.check_fits(2**20, "The data")
+    with pytest.raises(DeviceError, match=r"The data takes 1024.0 GiB.* GiB of cpu"):
+        parallel.check_fits(2**40, "The data")

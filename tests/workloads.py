@@ -1,0 +1,79 @@
+"""A network small enough to train in seconds, and the entry points run on it as a user runs them."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from lcaps_jax.config import Config
+from lcaps_jax.data import Split
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+TINY = {
+    "channels": 8,
+    "capsule_types": 2,
+    "k": 5,
+    "batch_size": 100,
+    "epochs": 2,
+    "log_every": 10,
+    "checkpoint_every": 20,
+}
+
+
+def tiny_config(**settings) -> Config:
+    """Settings of the tiny network on the bundled sample, resolved."""
+    return Config(**{**TINY, **settings}).resolved(28, 0)
+
+
+def random_split(count: int, classes: int = 10, size: int = 28, channels: int = 1, seed: int = 0) -> Split:
+    """Made-up images, each class with a bright bar of its own, under noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count).astype(np.int32)
+    images = rng.integers(0, 60, (count, size, size, channels))
+    for image, label in zip(images, labels):
+        row = 4 + label * (size - 8) // classes
+        image[row : row + 3, 6:-6] += 150
+    return Split(images.astype(np.uint8), labels)
+
+
+def _command(script: str, workdir: pathlib.Path, settings: dict) -> list[str]:
+    return [
+        sys.executable,
+        str(REPOSITORY / script),
+        f"--workdir={workdir}",
+        *(f"--{k}={v}" for k, v in settings.items()),
+    ]
+
+
+def train(workdir: pathlib.Path, check: bool = True, **settings) -> subprocess.CompletedProcess:
+    """Runs train.py on the tiny network; ``check`` expects exit code 0."""
+    command = _command("train.py", workdir, {**TINY, **settings})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def evaluate(workdir: pathlib.Path, check: bool = True, **settings) -> subprocess.CompletedProcess:
+    """Runs eval.py."""
+    done = subprocess.run(_command("eval.py", workdir, settings), capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def train_until(workdir: pathlib.Path, when, how: signal.Signals, **settings) -> tuple[int, str]:
+    """Runs train.py, and sends it the signal as soon as ``when()`` is true: its exit code and output."""
+    process = subprocess.Popen(
+        _command("train.py", workdir, {**TINY, **settings}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 200
+    while not when():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "the moment to send the signal never came"
+        time.sleep(0.0005)
+    process.send_signal(how)
+    output = process.communicate(timeout=200)[0]
+    return process.returncode, output
