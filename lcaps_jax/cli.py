@@ -21,7 +21,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     def guarded(argv):
         if len(argv) > 1:
             raise app.UsageError(f"Unexpected argument {argv[1]!r}: settings are given as --name=value.")
-        logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step of theirs at INFO
+        logging.set_verbosity(logging.ERROR)  # Orbax and TFDS tell every step of theirs
         try:
             main(argv)
         except _USER_ERRORS as error:

@@ -224,7 +224,7 @@ def read_config(workdir: pathlib.Path) -> tuple[Config, dict]:
     try:
         about = json.loads(path.read_text())
         settings = about.pop("settings")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{workdir} is not a run of lcaps_jax: cannot read {path} ({error}).") from None
     return Config.from_json(settings), about
 

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 import pathlib
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 import numpy as np
 
 from lcaps_jax.data import Split
 from lcaps_jax.metrics import read_metrics
+from lcaps_jax.models import Geometry, NetworkOutput
 from lcaps_jax.training import Evaluation
 
 FOLDER = "figures"
@@ -23,17 +25,17 @@ def write_all(
     class_names: Sequence[str],
 ) -> None:
     """Draws a run: its training curve; for each set the confusion matrix, activity profile and worst mistakes."""
-    folder = workdir / FOLDER
-    folder.mkdir(exist_ok=True)
-
-    def save(figure, name):
-        figure.savefig(folder / f"{name}.png", dpi=_DPI, bbox_inches="tight")
-
-    save(training_curve(read_metrics(workdir)), "training_curve")
+    save(training_curve(read_metrics(workdir)), workdir, "training_curve")
     for name, evaluation in evaluations.items():
-        save(confusion_matrix(evaluation, class_names, name), f"confusion_{name}")
-        save(activity_profile(evaluation, name), f"activity_{name}")
-        save(worst_mistakes(evaluation, splits[name], class_names, name), f"mistakes_{name}")
+        save(confusion_matrix(evaluation, class_names, name), workdir, f"confusion_{name}")
+        save(activity_profile(evaluation, name), workdir, f"activity_{name}")
+        save(worst_mistakes(evaluation, splits[name], class_names, name), workdir, f"mistakes_{name}")
+
+
+def save(figure: Figure, workdir: pathlib.Path, name: str) -> None:
+    """Writes a picture of a run."""
+    (workdir / FOLDER).mkdir(exist_ok=True)
+    figure.savefig(workdir / FOLDER / f"{name}.png", dpi=_DPI, bbox_inches="tight")
 
 
 def training_curve(lines: Sequence[dict]) -> Figure:
@@ -45,13 +47,14 @@ def training_curve(lines: Sequence[dict]) -> Figure:
                 (line["epoch"], line[quantity]) for line in lines if line["split"] == split and line[quantity] > 0
             ]
             style = {"linewidth": 0.8, "alpha": 0.7} if split == "train" else {"marker": "o", "markersize": 3}
-            axes.plot(*zip(*points), label=split, **style) if points else None
+            axes.plot(*zip(*points) if points else ((), ()), label=split, **style)
         axes.set(xlabel="epoch", title=quantity + unit, yscale="log")
         axes.grid(alpha=0.3, which="both")
-        axes.legend()
+        if lines:
+            axes.legend()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
-        axes.tick_params(axis="y", which="minor", labelsize=7)
+        axes.yaxis.set_minor_formatter(NullFormatter())
     last = {line["split"]: line["error"] for line in lines if line["split"] != "train"}
     figure.suptitle(", ".join(f"{split}: {error:.2f} % error" for split, error in last.items()))
     figure.tight_layout()
@@ -108,5 +111,49 @@ def worst_mistakes(evaluation: Evaluation, split: Split, class_names: Sequence[s
         true, predicted = class_names[split.labels[i]], class_names[evaluation.predicted[i]]
         axes.set_title(f"{true} taken for {predicted}\nmargin {evaluation.margin[i]:.2f}", fontsize=8)
     figure.suptitle(f"{name}: the {len(worst)} worst of {len(wrong)} mistakes")
+    figure.tight_layout()
+    return figure
+
+
+def kept_capsules(
+    split: Split, output: NetworkOutput, sizes: Geometry, class_names: Sequence[str], name: str
+) -> Figure:
+    """Images with the places of their kept capsules over them, and the activity of each class below.
+
+    Args:
+      split: the images, ``[B, I, I, C]``, and labels.
+      output: what the network computed of them.
+      sizes: of the network.
+      class_names: J of them.
+      name: of the data set.
+
+    Returns:
+      The figure; a dot is the centre of what the capsules at that position see, larger where more of them are kept.
+    """
+    count = len(split)
+    figure = Figure(figsize=(1.8 * count, 3.6))
+    rows = figure.subplots(2, count, squeeze=False, height_ratios=(1.3, 1))
+    types = sizes.capsules // sizes.grid**2
+    most = max(np.bincount(np.asarray(index) // types).max() for index in output.index)
+    for i in range(count):
+        positions, kept = np.unique(np.asarray(output.index[i]) // types, return_counts=True)
+        y, x = (sizes.stride * np.array(divmod(positions, sizes.grid)) + (sizes.receptive_field - 1) / 2).astype(float)
+        image = split.images[i]
+        rows[0, i].imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
+        rows[0, i].scatter(x, y, s=110 * kept / most, color="tab:orange", alpha=0.75, linewidths=0)
+        rows[0, i].axis("off")
+        activity = np.asarray(output.activity[i])
+        predicted, true = int(np.argmax(activity)), int(split.labels[i])
+        colours = [
+            "tab:green" if j == true else "tab:red" if j == predicted else "tab:gray" for j in range(len(activity))
+        ]
+        rows[1, i].bar(np.arange(len(activity)), activity, color=colours)
+        rows[1, i].set(ylim=(0, 1), yticks=[0, 1] if i == 0 else [])
+        if len(class_names) <= 10 and max(map(len, class_names)) <= 2:
+            rows[1, i].set_xticks(range(len(class_names)), class_names, fontsize=7)
+        else:
+            rows[1, i].set(xticks=[], xlabel=f"{class_names[true]} as {class_names[predicted]}")
+    rows[1, 0].set_ylabel("class activity")
+    figure.suptitle(f"{name}: where the {output.index.shape[1]} kept of {sizes.capsules} primary capsules sit")
     figure.tight_layout()
     return figure

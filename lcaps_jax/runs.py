@@ -1,6 +1,6 @@
 """A run and its folder: starting, continuing, evaluating and loading it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import datetime
@@ -16,10 +16,11 @@ import numpy as np
 from lcaps_jax import data, figures, parallel, training
 from lcaps_jax.checkpoints import BEST, LAST, Checkpoints
 from lcaps_jax.config import CONFIG_FILE, Config, ConfigError, read_config, write_config, write_json
-from lcaps_jax.models import LadderCapsNet
+from lcaps_jax.models import LadderCapsNet, geometry
 
 RESULTS_FILE = "results.json"
 _LOCK_FILE = ".lock"
+_SHOWN = 8
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "chex", "numpy")
 
 
@@ -126,6 +127,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
             write_json(workdir / RESULTS_FILE, results)
 
         fitted = training.fit(config, model, train_split, validation, tests, workdir, on_epoch)
+        _draw_kept_capsules(workdir, config, model, fitted.state.params, tests, source.class_names)
     if parallel.is_main():
         for name in fitted.evaluations:
             print(
@@ -190,10 +192,28 @@ def evaluate_run(
         evaluations[name] = training.evaluate(eval_steps, run.params, training.to_device(split), batch_size)
     if parallel.is_main():
         figures.write_all(workdir, evaluations, splits, run.class_names)
+        _draw_kept_capsules(workdir, run.config, run.model, run.params, splits, run.class_names)
         results = read_results(workdir)
         results.update({name: evaluation.result(run.step) for name, evaluation in evaluations.items()})
         write_json(workdir / RESULTS_FILE, results)
     return evaluations
+
+
+def _draw_kept_capsules(
+    workdir: pathlib.Path,
+    config: Config,
+    model: LadderCapsNet,
+    params: dict,
+    splits: Mapping[str, data.Split],
+    class_names: Sequence[str],
+) -> None:
+    """Draws where the kept capsules sit on the first images of each test set."""
+    sizes = geometry(config.image_size, config.conv1_kernel, config.primary_kernel, config.capsule_types)
+    for name, split in splits.items():
+        shown = data.Split(split.images[:_SHOWN], split.labels[:_SHOWN])
+        output = jax.device_get(jax.jit(model.apply)({"params": params}, data.to_unit_range(shown.images)))
+        if parallel.is_main():
+            figures.save(figures.kept_capsules(shown, output, sizes, class_names, name), workdir, f"capsules_{name}")
 
 
 def read_results(workdir: pathlib.Path) -> dict:

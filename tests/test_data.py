@@ -1,5 +1,6 @@
 """Loading, fitting, holding out and shifting images, and every refusal of data."""
 
+import pathlib
 import socket
 import time
 
@@ -62,6 +63,7 @@ class _Made(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     name = "made_colours"
+    pkg_dir_path = pathlib.Path(__file__).parent
 
     def _info(self):
         features = {

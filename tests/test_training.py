@@ -116,19 +116,22 @@ def test_evaluation_counts_every_image_once_whatever_the_batch():
     params = jax.jit(lambda: training.init_params(model, config, 1))()
     output = jax.jit(model.apply)({"params": params}, data.to_unit_range(jnp.asarray(split.images)))
     predicted = np.argmax(output.activity, 1)
-    confusion = np.zeros((10, 10), int)
-    np.add.at(confusion, (split.labels, predicted), 1)
+    second, first = np.sort(output.activity, 1)[:, -2:].T
+    clear = first - second > 1e-4  # of an untrained network many are as good as tied
+    assert clear.sum() > 20
     eval_steps = training.make_eval_steps(model)
     for batch_size in (2, 20, 46, 48, 100):
         evaluation = training.evaluate(eval_steps, parallel.replicate(params), training.to_device(split), batch_size)
+        np.testing.assert_array_equal(evaluation.predicted[clear], predicted[clear])
+        confusion = np.zeros((10, 10), int)
+        np.add.at(confusion, (split.labels, evaluation.predicted), 1)
         np.testing.assert_array_equal(evaluation.confusion, confusion)
-        np.testing.assert_array_equal(evaluation.predicted, predicted)
         np.testing.assert_allclose(evaluation.loss, model.loss(output, split.labels).mean(), rtol=1e-5)
         np.testing.assert_allclose(evaluation.kept, output.code.mean(0), atol=1e-6)
         np.testing.assert_allclose(evaluation.primary_activity, output.primary_activity.mean(0), atol=1e-6)
         right = np.asarray(output.activity)[np.arange(47), split.labels]
         np.testing.assert_allclose(evaluation.margin, output.activity.max(1) - right, atol=1e-6)
-        assert evaluation.errors == np.sum(predicted != split.labels)
+        assert evaluation.errors == np.sum(evaluation.predicted != split.labels)
         assert evaluation.result(step=7)["count"] == 47
 
 
@@ -137,7 +140,7 @@ def test_calls_cover_every_step_once_and_borders_do_not_depend_on_the_start():
     steps = [step for call in calls for step in range(call.first_step, call.last_step)]
     assert steps == list(range(30))
     assert [call.last_step for call in calls if call.ends_epoch] == [10, 20, 30]
-    for start in (4, 8, 10, 22):
+    for start in (4, 8, 10, 24):
         assert list(training._calls(start, 3, 10, 4)) == [call for call in calls if call.first_step >= start]
 
 
@@ -156,12 +159,12 @@ def test_a_continued_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, monkeypa
 
     # Stopped by a signal in the middle of the first epoch, and once more in the second.
     parts = tmp_path / "parts"
-    for number, at in ((signal.SIGTERM, 3), (signal.SIGINT, 8)):
+    for number, at in ((signal.SIGTERM, 3), (signal.SIGINT, 4)):
         with monkeypatch.context() as patch, pytest.raises(Stopped, match="all saved") as stop:
             patch.setattr(training, "make_batches", _signal_after(training.make_batches, number, at))
             _fit(parts, max_shift=2)
         assert stop.value.signal == number
-        assert Checkpoints(parts, read_only=True).steps()[-1] in (3, 5, 6, 8, 9)
+        assert Checkpoints(parts, read_only=True).steps()[-1] == {signal.SIGTERM: 3, signal.SIGINT: 8}[number]
     resumed = _fit(parts, max_shift=2)
     chex.assert_trees_all_equal(resumed.state, whole.state)
     strip = ("seconds", "seconds_per_step", "images_per_second")
@@ -284,4 +287,5 @@ class TestCheckpoints:
         half.mkdir()
         (half / "data").write_text("half")
         assert Checkpoints(tmp_path, read_only=True).steps() == [2, 3] and half.exists()
-        assert Checkpoints(tmp_path).steps() == [2, 3] and not half.exists()
+        self._saved(tmp_path, steps=(4,))
+        assert Checkpoints(tmp_path, read_only=True).steps() == [3, 4] and not half.exists()

@@ -1,0 +1,158 @@
+"""train.py and eval.py as users run them: from end to end, killed, stopped, misused."""
+
+import json
+import pathlib
+import signal
+
+import chex
+from PIL import Image
+import pytest
+
+import lcaps_jax
+from lcaps_jax.checkpoints import Checkpoints
+from lcaps_jax.metrics import read_metrics
+import workloads
+
+
+def test_a_run_s_folder_is_as_designed(tiny_run):
+    workdir, printed = tiny_run
+    assert {path.name for path in workdir.iterdir()} >= {
+        "config.json", "metrics.jsonl", "checkpoints", "results.json", "figures", "tb",
+    }  # fmt: skip
+    about = json.loads((workdir / "config.json").read_text())
+    assert about["settings"]["k"] == 5 and about["settings"]["eval_datasets"] == ["sample"]
+    assert about["packages"]["jax"] and "2 x cpu" in about["devices"] and about["class_names"] == list("0123456789")
+    result = json.loads((workdir / "results.json").read_text())["sample"]
+    assert result["count"] == 2000 and result["step"] == 160
+    assert result["ci95"][0] < result["error"] < result["ci95"][1]
+    assert result["error"] < 60  # chance is 90
+    lines = read_metrics(workdir)
+    assert [line["step"] for line in lines if line["split"] == "sample"] == [80, 160]
+    assert {path.name for path in (workdir / "figures").iterdir()} == {
+        "training_curve.png", "confusion_sample.png", "activity_sample.png", "mistakes_sample.png",
+        "capsules_sample.png",
+    }  # fmt: skip
+    for path in (workdir / "figures").iterdir():
+        Image.open(path).verify()
+    assert any(path.name.startswith("events") for path in (workdir / "tb").iterdir())
+    assert Checkpoints(workdir, read_only=True).steps() == [140, 160]
+    assert "step 160/160" in printed and "images/s" in printed and f"error {result['error']:.2f} % of 2000" in printed
+
+
+def test_eval_prints_a_table_and_adds_to_the_results(tiny_run):
+    workdir, _ = tiny_run
+    before = json.loads((workdir / "results.json").read_text())
+    done = workloads.evaluate(workdir, batch_size=64)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"sample: error {before['sample']['error']:.2f} % of 2000 images (95 % interval")
+    assert lines[1].split()[:3] == ["class", "images", "errors"] and lines[12].split()[:2] == ["all", "2000"]
+    assert sum(int(line.split()[1]) for line in lines[2:12]) == 2000
+    assert json.loads((workdir / "results.json").read_text()) == before
+
+
+def test_a_finished_run_says_so_and_does_nothing(tiny_run):
+    workdir, _ = tiny_run
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    done = workloads.train(workdir)
+    assert "is finished: 2 epochs, 160 steps" in done.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_load_run_gives_model_parameters_and_config(tiny_run):
+    workdir, _ = tiny_run
+    run = lcaps_jax.load_run(workdir)
+    assert run.step == 160 and run.config.k == 5 and run.class_names == tuple("0123456789")
+    assert run.model.k == 5 and run.params["ladder"]["propagation_bias"].shape == (10, 5 * 8, 16)
+
+
+def _same_parameters(one, other):
+    chex.assert_trees_all_equal(lcaps_jax.load_run(one).params, lcaps_jax.load_run(other).params)
+
+
+def _logged(workdir: pathlib.Path, step: int) -> bool:
+    return any(line["step"] >= step for line in read_metrics(workdir))
+
+
+def _is_saving(workdir: pathlib.Path) -> bool:
+    """Whether a checkpoint is half written; the first is let pass, so that there is one to go on from."""
+    folder = workdir / "checkpoints" / "last"
+    return _logged(workdir, 30) and folder.is_dir() and any("tmp" in path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("moment", ["training", "saving"])
+def test_a_killed_run_goes_on_to_the_same_numbers(tiny_run, tmp_path, moment):
+    whole, _ = tiny_run
+    workdir = tmp_path / "killed"
+    when = (lambda: _logged(workdir, 110)) if moment == "training" else (lambda: _is_saving(workdir))
+    code, _ = workloads.train_until(workdir, when, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    if moment == "saving":
+        assert any("tmp" in path.name for path in (workdir / "checkpoints" / "last").iterdir())
+    done = workloads.train(workdir)
+    assert "Continuing from step" in done.stdout
+    _same_parameters(whole, workdir)
+    figures = [
+        [(line["step"], line["split"], line["loss"], line["error"]) for line in read_metrics(folder)]
+        for folder in (whole, workdir)
+    ]
+    assert figures[0] == figures[1]
+    assert not any("tmp" in path.name for path in (workdir / "checkpoints" / "last").iterdir())
+
+
+def test_sigterm_saves_leaves_cleanly_and_the_lock_keeps_others_out(tmp_path):
+    workdir = tmp_path / "stopped"
+    refusals = []
+
+    def when():
+        if not _logged(workdir, 20):
+            return False
+        refusals.append(workloads.train(workdir, check=False, epochs=20))  # while the first trains
+        return True
+
+    code, output = workloads.train_until(workdir, when, signal.SIGTERM, epochs=20)
+    assert refusals[0].returncode == 1 and "another process is training in this folder" in refusals[0].stderr
+    assert code == 128 + signal.SIGTERM and "Traceback" not in output
+    assert "Stopped by SIGTERM at step" in output and "The same command continues" in output
+    step = lcaps_jax.load_run(workdir).step
+    assert f"at step {step} of 1600" in output and step % 10 == 0
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"k": 73}, "k=73 of n=72 capsules: k must be between 1 and 72"),
+        ({"batch_size": 101}, "--batch_size=101 does not divide among 2 devices; the nearest that does: 100 or 102"),
+        ({"batch_size": 9000}, "--batch_size=9000: there are 8000 training images"),
+        ({"image_size": 12}, "too small for kernels of 9x9 and 9x9: image_size must be at least 17"),
+        ({"validation_size": 8000}, "--validation_size=8000: the training part has 8000 images, so at most 7999"),
+        ({"learning_rat": 1}, "Did you mean: learning_rate"),
+        ({"epochs": "many"}, "--epochs=many"),
+    ],
+)
+def test_refusals_come_before_any_work_as_one_line(tmp_path, settings, message):
+    done = workloads.train(tmp_path / "run", check=False, **settings)
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_would_change_the_mathematics_are_refused(tiny_run):
+    workdir, _ = tiny_run
+    done = workloads.train(workdir, check=False, k=6)
+    assert done.returncode == 1
+    assert "--k=6: the run in this folder was begun with k=5" in done.stderr
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("important")
+    done = workloads.train(tmp_path, check=False)
+    assert done.returncode == 1 and "holds something else and no run" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    done = workloads.evaluate(tmp_path, check=False)
+    assert done.returncode == 1 and "is not a run of lcaps_jax" in done.stderr
+
+
+def test_eval_refuses_a_checkpoint_that_is_not_there(tiny_run):
+    workdir, _ = tiny_run
+    done = workloads.evaluate(workdir, check=False, checkpoint="best")
+    assert done.returncode == 1 and "has no best checkpoint yet. One is kept where --validation_size was" in done.stderr
