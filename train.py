@@ -11,6 +11,7 @@ from lcaps_jax import cli, config, parallel, runs
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: settings, checkpoints, figures.", required=True)
 config.define_flags()
+flags.adopt_module_key_flags(config)  # so that --help lists them
 
 
 def main(argv):

@@ -152,7 +152,9 @@ def _place(images: np.ndarray, size: int, max_shift: int) -> np.ndarray:
 
 def _load_tfds(name: str, data_dir: str | None) -> Source:
     """A TensorFlow Datasets set; TensorFlow is imported here, where alone it is needed, and takes no GPU."""
+    # TensorFlow only decodes here; without these it greets and warns about its own arithmetic.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow_datasets as tfds
 
     try:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import json
 import math
 import pathlib
+import shutil
 import statistics
 import sys
 
@@ -70,7 +71,11 @@ class MetricLog:
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir / "tb"), purge_step=start_step + 1)
         self._bar = tqdm(
-            total=total_steps, initial=start_step, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True
+            total=total_steps,
+            initial=start_step,
+            unit="step",
+            disable=not sys.stderr.isatty(),
+            ncols=shutil.get_terminal_size().columns,
         )
 
     def write(self, split: str, step: int, epoch: float, figures: Mapping[str, float]) -> None:
