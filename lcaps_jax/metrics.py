@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import json
 import math
 import pathlib
-import shutil
 import statistics
 import sys
 
@@ -75,7 +74,7 @@ class MetricLog:
             initial=start_step,
             unit="step",
             disable=not sys.stderr.isatty(),
-            ncols=shutil.get_terminal_size().columns,
+            dynamic_ncols=True,
         )
 
     def write(self, split: str, step: int, epoch: float, figures: Mapping[str, float]) -> None:
