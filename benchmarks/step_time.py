@@ -1,0 +1,126 @@
+"""Times a training step, as train.py runs it: the paper's Table 3.
+
+    python -m benchmarks.step_time
+
+Effective throughput is the arithmetic that a direct convolution would take, by the time, by the machine's own rate
+in a large float32 matrix product: above 1 the step outruns what a direct convolution could reach on the machine.
+"""
+
+import resource
+import time
+
+from absl import app, flags
+import jax
+import numpy as np
+
+from benchmarks import timing
+from lcaps_jax import models, parallel, training
+from lcaps_jax.config import Config
+from lcaps_jax.data import Split
+
+_BATCH = flags.DEFINE_integer("batch", 100, "Images a step.", lower_bound=1)
+_ITERATIONS = flags.DEFINE_integer("iterations", 100, "Steps measured of each.", lower_bound=2)
+_ONLY = flags.DEFINE_list("only", None, "Names of the cases to measure, as they are printed; default: all.")
+_OUTPUT = flags.DEFINE_string("output", "benchmarks/results/step_time.json", "JSON file to write.")
+
+_CASES = {
+    "MNIST 9x9, K=50": {"k": 50},
+    "MNIST 9x9, K=70": {"k": 70},
+    "MNIST 9x9, K=100": {"k": 100},
+    "MNIST 9x9, K=70, released": {"k": 70, "variant": "released"},
+    "MNIST 15x15, K=70": {"k": 70, "primary_kernel": 15},
+    "affNIST 9x9, K=70": {"k": 70, "image_size": 40},
+    "affNIST 15x15, K=70": {"k": 70, "image_size": 40, "conv1_kernel": 15, "primary_kernel": 15},
+}
+_PAPER_SECONDS = {"MNIST 9x9, K=50": 0.2034, "MNIST 9x9, K=70": 0.2159, "MNIST 9x9, K=100": 0.2953}
+_STEPS_A_CALL = 5
+
+
+def step_flops(config: Config, classes: int = 10) -> float:
+    """Direct-convolution arithmetic of a step on one grey image, FLOP: 6 a product, less Conv1's image gradient."""
+    conv1_grid = config.image_size - config.conv1_kernel + 1
+    sizes = models.geometry(config.image_size, config.conv1_kernel, config.primary_kernel)
+    conv1 = conv1_grid**2 * config.conv1_kernel**2 * models.CONV1_CHANNELS
+    primary = sizes.grid**2 * config.primary_kernel**2 * models.CONV1_CHANNELS**2
+    shapes = jax.eval_shape(lambda: training.init_params(training.make_model(config, classes), config, 1))
+    kernels = [
+        leaf for path, leaf in jax.tree.leaves_with_path(shapes["ladder"]) if "kernel" in jax.tree_util.keystr(path)
+    ]
+    ladder = sum(int(np.prod(kernel.shape)) for kernel in kernels)
+    return 6.0 * (conv1 + primary + ladder) - 2.0 * conv1
+
+
+def main(argv):
+    del argv
+    parallel.prepare()
+    matmul = timing.matmul()
+    rows, figures = [], {}
+    for name in _ONLY.value or _CASES:
+        config = Config(batch_size=_BATCH.value, **_CASES[name])
+        config = config.resolved(config.image_size or 28, 0)
+        model, optimizer = training.make_model(config, 10), training.make_optimizer(config)
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (1000, config.image_size, config.image_size, 1)).astype(np.uint8)
+        split = Split(images, rng.integers(0, 10, 1000).astype(np.int32))
+        train_data = parallel.replicate(training.TrainData(split.images, split.labels, jax.random.key(0)))
+        state = parallel.replicate(training.init_state(model, optimizer, config, 1))
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        steps = training.make_train_steps(model, optimizer, config.max_shift)
+        index = rng.integers(0, 1000, (_STEPS_A_CALL, _BATCH.value)).astype(np.int32)
+        batches = training.make_batches(index)
+
+        began = time.perf_counter()
+        state, figures_of_call = steps(state, train_data, batches)
+        jax.block_until_ready(figures_of_call)
+        first_call = time.perf_counter() - began
+        seconds, matmul_seconds = [], []
+        for _ in range(-(-_ITERATIONS.value // _STEPS_A_CALL)):
+            began = time.perf_counter()
+            state, figures_of_call = steps(state, train_data, batches)
+            jax.block_until_ready(figures_of_call)
+            seconds.append((time.perf_counter() - began) / _STEPS_A_CALL)
+            began = time.perf_counter()
+            matmul()
+            matmul_seconds.append(time.perf_counter() - began)
+        median, error = float(np.median(seconds)), float(np.std(seconds, ddof=1) / len(seconds) ** 0.5)
+        unit = min(matmul_seconds)
+        effective = step_flops(config) * _BATCH.value / median / timing.matmul_flops(unit)
+        figures[name] = {
+            "seconds": median,
+            "mean": float(np.mean(seconds)),
+            "standard_error": error,
+            "iterations": len(seconds) * _STEPS_A_CALL,
+            "compile_seconds": first_call - _STEPS_A_CALL * median,
+            "images_per_second": _BATCH.value / median,
+            "matmul_seconds": unit,
+            "in_matmuls": median / unit,
+            "effective_throughput": effective,
+            "parameters": parameters,
+            "peak_memory_so_far_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            "paper_seconds": _PAPER_SECONDS.get(name),
+        }
+        rows.append(
+            (
+                name,
+                f"{1e3 * figures[name]['mean']:.0f} ({1e3 * error:.0f})",
+                f"{1e3 * median:.0f}",
+                f"{_BATCH.value / median:.0f}",
+                f"{median / unit:.1f} M",
+                f"{effective:.2f}",
+                f"{figures[name]['compile_seconds']:.1f}",
+                f"{parameters / 1e6:.1f} M",
+                f"{1e3 * _PAPER_SECONDS[name]:.0f}" if name in _PAPER_SECONDS else "",
+            )
+        )
+        print(f"{name}: {1e3 * median:.0f} ms", flush=True)
+        del state, figures_of_call, train_data
+    header = (
+        "case", "mean (s.e.), ms", "median, ms", "images/s", "in matmuls", "effective throughput",
+        "compile, s", "parameters", "paper, ms",
+    )  # fmt: skip
+    print(timing.table(header, rows))
+    timing.write(_OUTPUT.value, {"batch": _BATCH.value, "cases": figures})
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,64 @@
+"""How the benchmarks measure: medians of alternating runs in one process, and the machine's own speed beside them."""
+
+from collections.abc import Callable, Mapping
+import json
+import os
+import pathlib
+import platform
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_MATMUL = 2048
+
+
+def matmul() -> Callable[[], None]:
+    """One float32 product of 2048x2048 matrices; its best time is the unit M of ``docs/performance.md``."""
+    a = jnp.ones((_MATMUL, _MATMUL))
+    product = jax.jit(lambda a: jnp.dot(a, a, precision="highest"))
+    return lambda: product(a).block_until_ready()
+
+
+def matmul_flops(seconds: float) -> float:
+    """Arithmetic rate, FLOP/s, of that product."""
+    return 2 * _MATMUL**3 / seconds
+
+
+def alternate(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
+    """Runs each function once unmeasured, then all in turn, ``rounds`` times.
+
+    Args:
+      functions: by name; each returns when its work is done.
+      rounds: of measurement.
+
+    Returns:
+      Seconds by name, ``[rounds]`` each.
+    """
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            began = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def table(header: tuple[str, ...], rows: list[tuple]) -> str:
+    """A Markdown table."""
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def write(path: str, figures: dict) -> None:
+    """Writes the figures, with the machine and the versions they were measured on, as JSON."""
+    about = {
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+    }
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pathlib.Path(path).write_text(json.dumps({**about, **figures}, indent=2) + "\n")
