@@ -2,8 +2,8 @@
 
     python -m benchmarks.convolution
 
-PyTorch is measured where it is installed (benchmarks/requirements.txt). XLA's own gradient takes seconds an image on
-a CPU, so it is measured once, at batch 10, with --xla.
+PyTorch is measured where it is installed (benchmarks/requirements.txt). XLA's own gradient takes tens of
+seconds on a CPU, so it is measured once, at batch 10, with --xla.
 """
 
 from absl import app, flags

@@ -21,6 +21,7 @@ from lcaps_jax.data import Split
 _BATCH = flags.DEFINE_integer("batch", 100, "Images a step.", lower_bound=1)
 _ITERATIONS = flags.DEFINE_integer("iterations", 100, "Steps measured of each.", lower_bound=2)
 _ONLY = flags.DEFINE_list("only", None, "Names of the cases to measure, as they are printed; default: all.")
+_REUSE_MEMORY = flags.DEFINE_boolean("reuse_memory", True, "Have the allocator keep freed memory, as train.py does.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/step_time.json", "JSON file to write.")
 
 _CASES = {
@@ -52,7 +53,8 @@ def step_flops(config: Config, classes: int = 10) -> float:
 
 def main(argv):
     del argv
-    parallel.prepare()
+    if _REUSE_MEMORY.value:
+        parallel.reuse_freed_memory()
     matmul = timing.matmul()
     rows, figures = [], {}
     for name in _ONLY.value or _CASES:

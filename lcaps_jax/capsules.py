@@ -1,7 +1,8 @@
 """The mathematics of the Ladder Capsule Network as pure array functions.
 
 Equations are numbered as in Jeong, Lee, Kim, "Ladder Capsule Network", ICML 2019. Everything works under
-``jit``, ``vmap`` and ``grad``, takes any leading batch axes, and has finite gradients everywhere, zero included.
+``jit``, ``vmap`` and ``grad``, takes any leading batch axes, and has finite gradients everywhere, zero included, up to
+lengths of 1e18, whose squares float32 still holds.
 
 Axes: ``...`` batch, ``n`` capsules, ``d`` their dimension, ``K`` kept capsules, ``J`` classes, ``D`` dimension of a
 class capsule, ``h`` width of the last hidden layer of a class network.
@@ -202,7 +203,12 @@ def agreement(regressed: jax.Array, capsules: jax.Array, gamma: float = AGREEMEN
     Returns:
       ``[...]``, in (0, 1]: 1 where the regression is exact.
     """
-    return jnp.exp(-gamma * regression_error(regressed, capsules))
+    return agreement_of_error(regression_error(regressed, capsules), gamma)
+
+
+def agreement_of_error(error: jax.Array, gamma: float = AGREEMENT_SHARPNESS) -> jax.Array:
+    """``exp(-gamma * error)`` of mean squared distances (eq. 4), any shape."""
+    return jnp.exp(-gamma * error)
 
 
 def direction(s: jax.Array, epsilon: float = 0.0) -> jax.Array:
@@ -244,7 +250,7 @@ def code_loss(code: jax.Array, activity: jax.Array) -> jax.Array:
 
 
 def released_loss(error: jax.Array, labels: jax.Array) -> jax.Array:
-    """The released graph's loss: ``sum_j T_j e_j^2 + (1-T_j) max(0, 0.8-e_j)``.
+    """The released graph's loss: ``sum_j T_j e_j^2 + (1-T_j) max(0, 0.8-e_j)^2``.
 
     Args:
       error: ``[..., J]`` mean distance of the regressed from the kept capsules.

@@ -53,13 +53,23 @@ class Checkpoints:
         return sorted(self._manager(kind).all_steps())
 
     def save(self, step: int, tree, kind: str = LAST) -> None:
-        """Saves a pytree of arrays in the background; returns once it is copied, so that it may be donated."""
+        """Saves a pytree of arrays in the background; returns once it is copied, so that it may be donated.
+
+        What was saved before is on disk by then: checkpoints of either kind appear in the order of their saving.
+
+        Raises:
+          CheckpointError: where a checkpoint of that step or a later one stands already.
+        """
+        self.wait()
         # Orbax reads a CPU's arrays in place while it writes, and a donated array is overwritten by the next step.
         snapshot = jax.tree.map(jnp.copy, tree)
-        self._manager(kind).save(step, args=ocp.args.StandardSave(snapshot))
+        if not self._manager(kind).save(step, args=ocp.args.StandardSave(snapshot)):
+            raise CheckpointError(
+                f"Step {step} was not saved in {self._folder / kind}, which holds {self.steps(kind)}."
+            )
 
     def restore(self, target, kind: str = LAST):
-        """Restores the newest readable checkpoint.
+        """Restores the newest readable checkpoint; unless read-only, damaged ones are removed, to be written anew.
 
         Args:
           target: pytree of arrays whose shapes, types and placement on devices the result is to have.
@@ -81,9 +91,12 @@ class Checkpoints:
                 continue
             if failures:
                 print(
-                    f"Could not read the newest checkpoint ({'; '.join(failures)}); continuing from step {step}.",
+                    f"Could not read the newest checkpoint ({'; '.join(failures)}); using that of step {step}.",
                     flush=True,
                 )
+            for damaged in [newer for newer in self.steps(kind) if newer > step]:
+                if not self._read_only:
+                    self._manager(kind).delete(damaged)
             return tree, step
         if failures:
             raise CheckpointError(f"No checkpoint in {self._folder / kind} can be read: {'; '.join(failures)}.")

@@ -1,6 +1,7 @@
 """What the entry points share: errors of the user's as one line, and stops as exit codes."""
 
 from collections.abc import Callable
+import signal
 import sys
 
 from absl import app, logging
@@ -16,7 +17,7 @@ _USER_ERRORS = (ConfigError, DataError, DeviceError, CheckpointError, Divergence
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs ``main`` after absl has parsed the flags: exit code 1 and one line for an error of the user's, 128 plus the
-    signal's number for a run that was stopped and saved."""
+    signal's number for a run that was stopped."""
 
     def guarded(argv):
         if len(argv) > 1:
@@ -26,6 +27,8 @@ def run(main: Callable[[list[str]], None]) -> None:
             main(argv)
         except _USER_ERRORS as error:
             sys.exit(f"Error: {error}")
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
         except Stopped as stop:
             print(stop, flush=True)
             sys.exit(128 + stop.signal)

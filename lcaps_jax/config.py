@@ -85,7 +85,7 @@ class Config:
         None, "Test sets to evaluate after every epoch. Default: that of the training set.", may_change=True
     )
     log_every: int = _setting(
-        50, "Steps between lines of the log; so many run on the device in one call.", minimum=1, may_change=True
+        20, "Steps between lines of the log; so many run on the device in one call.", minimum=1, may_change=True
     )
     checkpoint_every: int | None = _setting(
         None, "Steps between checkpoints, rounded up to log_every. Default: one an epoch.", minimum=1, may_change=True
@@ -207,6 +207,8 @@ def from_flags(values: flags.FlagValues) -> Config:
 
 
 CONFIG_FILE = "config.json"
+# Added to the name of a file while it is written.
+PARTIAL = ".partial"
 
 
 def write_config(workdir: pathlib.Path, config: Config, about: Mapping) -> None:
@@ -231,6 +233,6 @@ def read_config(workdir: pathlib.Path) -> tuple[Config, dict]:
 
 def write_json(path: pathlib.Path, value) -> None:
     """Writes a JSON file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL)
     partial.write_text(json.dumps(value, indent=2) + "\n")
     partial.replace(path)

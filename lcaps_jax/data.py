@@ -2,28 +2,30 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
-import socket
 import urllib.parse
-import urllib.request
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
+import requests
 
+from lcaps_jax import parallel
 from lcaps_jax.config import Config
 
 SAMPLE = "sample"
 EXPANDED_MNIST = "expanded_mnist"
 EXPANDED_SIZE = 40
 EXPANDED_SHIFT = 6
-# Of the places of expanded MNIST's test digits: part of the data set, so not a setting.
-_EXPANDED_SEED = 0
+# Of the places of expanded MNIST's test digits, and of test parts held out: part of the data set, so not a setting.
+_PLACE_SEED = 0
+_TEST_SEED = 0
+_TEST_SHARE = 5  # one image in so many, where a set has no test part of its own
 _SAMPLE_FILE = pathlib.Path(__file__).parent / "sample.npz"
 _REACH_SECONDS = 5
-_PORTS = {"http": 80, "https": 443, "ftp": 21}
 
 
 class DataError(ValueError):
@@ -89,12 +91,12 @@ def load(name: str, data_dir: str | None = None, image_size: int | None = None) 
         train, test = (Split(images[..., None], labels.astype(np.int32)) for images, labels in parts)
         source = Source(train, test, tuple("0123456789"), train.images.shape[1])
     elif name == EXPANDED_MNIST:
-        source = _load_tfds("mnist", data_dir)
-        test = Split(_place(source.test.images, EXPANDED_SIZE, EXPANDED_SHIFT), source.test.labels)
+        source = _load_tfds("mnist", data_dir, EXPANDED_SIZE)
         train = Split(fit_size(source.train.images, EXPANDED_SIZE), source.train.labels)
+        test = Split(place(fit_size(source.test.images, EXPANDED_SIZE), EXPANDED_SHIFT), source.test.labels)
         source = Source(train, test, source.class_names, EXPANDED_SIZE, EXPANDED_SHIFT)
     else:
-        source = _load_tfds(name, data_dir)
+        source = _load_tfds(name, data_dir, image_size)
     for part, split in (("train", source.train), ("test", source.test)):
         check_split(split, len(source.class_names), f"The {part} part of {name}")
     size = image_size or source.image_size
@@ -143,85 +145,93 @@ def _pillow(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
-def _place(images: np.ndarray, size: int, max_shift: int) -> np.ndarray:
-    """Puts each image somewhere on a larger black canvas, once, by a fixed seed."""
-    shifts = np.random.default_rng(_EXPANDED_SEED).integers(-max_shift, max_shift + 1, (len(images), 2))
-    canvas = fit_size(images, size)
-    return np.stack([np.roll(image, shift, axis=(0, 1)) for image, shift in zip(canvas, shifts)])
+def place(images: np.ndarray, max_shift: int) -> np.ndarray:
+    """Shifts each image ``[N, I, I, C]`` once, by up to ``max_shift`` pixels each way, by a fixed seed.
+
+    What is pushed out at one border comes in at the other: for canvases whose borders of that width are black.
+    """
+    shifts = np.random.default_rng(_PLACE_SEED).integers(-max_shift, max_shift + 1, (len(images), 2))
+    return np.stack([np.roll(image, shift, axis=(0, 1)) for image, shift in zip(images, shifts)])
 
 
-def _load_tfds(name: str, data_dir: str | None) -> Source:
+def _load_tfds(name: str, data_dir: str | None, image_size: int | None) -> Source:
     """A TensorFlow Datasets set; TensorFlow is imported here, where alone it is needed, and takes no GPU."""
     # TensorFlow only decodes here; without these it greets and warns about its own arithmetic.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
+    with contextlib.suppress(RuntimeError):  # already in use by the caller, who has decided
+        tf.config.set_visible_devices([], "GPU")
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.registered.DatasetNotFoundError as error:
+    except Exception as error:  # TFDS has an exception for each way of misnaming a set, its version or its variant
         close = [line.strip() for line in str(error).splitlines() if "mean" in line]
         raise DataError(
-            f"--dataset={name}: no such set. Accepted are {SAMPLE}, {EXPANDED_MNIST} and the image classification sets "
-            f"of TensorFlow Datasets, as mnist, fashion_mnist or cifar10. {' '.join(close)}"
+            f"--dataset={name}: no such set ({str(error).splitlines()[0]}). Accepted are {SAMPLE}, {EXPANDED_MNIST} "
+            f"and the image classification sets of TensorFlow Datasets, as mnist or cifar10. {' '.join(close)}"
         ) from None
     features = builder.info.features
     if not {"image", "label"} <= set(features or {}) or not hasattr(features["label"], "num_classes"):
         raise DataError(
             f"--dataset={name}: is no image classification set: it has the features {sorted(features or {})}."
         )
+    if image_size is None and None in features["image"].shape:
+        raise DataError(f"--dataset={name}: its images differ in size: give --image_size.")
     if not builder.is_prepared():
         _prepare(builder, name, tfds)
 
-    import tensorflow as tf
-
-    with contextlib.suppress(RuntimeError):  # already in use by the caller, who has decided
-        tf.config.set_visible_devices([], "GPU")
-    missing = {"train", "test"} - set(builder.info.splits)
-    test_name = "test"
-    if missing == {"test"} and "validation" in builder.info.splits:
-        test_name = "validation"
-    elif missing:
-        raise DataError(
-            f"--dataset={name}: has no {' and '.join(sorted(missing))} part, only {sorted(builder.info.splits)}."
-        )
-    same_size = None not in features["image"].shape
+    parts = builder.info.splits
+    if "train" not in parts:
+        raise DataError(f"--dataset={name}: has no train part, only {sorted(parts)}.")
+    test_name = next((part for part in ("test", "validation") if part in parts), None)
+    pixels = features["image"].shape if None not in features["image"].shape else (image_size, image_size, 3)
+    used = [part for part in ("train", test_name) if part]
+    parallel.check_fits(sum(parts[part].num_examples for part in used) * math.prod(pixels), f"The set {name}")
 
     def read(part):
-        if same_size:
+        if None not in features["image"].shape:
             arrays = tfds.as_numpy(builder.as_dataset(split=part, batch_size=-1, shuffle_files=False))
             return Split(arrays["image"], arrays["label"].astype(np.int32))
-        examples = list(tfds.as_numpy(builder.as_dataset(split=part, shuffle_files=False)))
-        side = max(max(example["image"].shape[:2]) for example in examples)
-        images = np.concatenate([fit_size(example["image"][None], side) for example in examples])
-        return Split(images, np.array([example["label"] for example in examples], np.int32))
+        examples = tfds.as_numpy(builder.as_dataset(split=part, shuffle_files=False))
+        pairs = [(fit_size(example["image"][None], image_size)[0], example["label"]) for example in examples]
+        images, labels = zip(*pairs)
+        return Split(np.stack(images), np.array(labels, np.int32))
 
-    train, test = read("train"), read(test_name)
-    size = max(train.images.shape[1:3])
-    return Source(train, test, tuple(features["label"].names), size)
+    train = read("train")
+    if test_name:
+        test = read(test_name)
+    else:
+        count = len(train) // _TEST_SHARE
+        print(
+            f"{name} has no test part: {count} of its {len(train)} images, always the same, are held out as one.",
+            flush=True,
+        )
+        train, test = hold_out(train, count, _TEST_SEED)
+    return Source(train, test, tuple(features["label"].names), max(train.images.shape[1:3]))
 
 
 def _prepare(builder, name: str, tfds) -> None:
     """Downloads and prepares a set, or says in seconds why it cannot be had; TFDS itself retries for minutes."""
-    urls = [urllib.parse.urlsplit(url) for url in getattr(builder, "url_infos", {})]
-    hosts = sorted({(url.hostname, url.port or _PORTS.get(url.scheme, 443)) for url in urls})
+    urls = [urllib.parse.urlsplit(url) for url in builder.url_infos or {}]
+    servers = sorted({f"{url.scheme}://{url.netloc}" for url in urls if url.scheme.startswith("http")})
     place = builder.data_dir
     advice = (
         f"To use {name} offline, prepare it where there is a network ('tfds build {name}'), copy the folder to "
         f"{place}, or give the folder above '{builder.name}/' as --data_dir. --dataset={SAMPLE} needs no network."
     )
-    if not urllib.request.getproxies():
-        for host, port in hosts:
-            try:
-                socket.create_connection((host, port), timeout=_REACH_SECONDS).close()
-            except OSError as error:
-                raise DataError(
-                    f"--dataset={name}: not prepared at {place}, and {host} cannot be reached ({error}). {advice}"
-                ) from None
+    for server in servers:
+        try:
+            requests.head(server, timeout=_REACH_SECONDS)
+        except requests.RequestException as error:
+            raise DataError(
+                f"--dataset={name}: not prepared at {place}, and {server} cannot be reached ({error}). {advice}"
+            ) from None
     try:
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except Exception as error:  # TFDS raises what its many sources raise
-        sources = ", ".join(host for host, _ in hosts) or "its source"
+        sources = ", ".join(servers) or "its source"
         raise DataError(
             f"--dataset={name}: could not be downloaded from {sources} to {place}: {error} {advice}"
         ) from error
@@ -270,7 +280,7 @@ def load_for(config: Config) -> tuple[Source, Config]:
 
     Raises:
       DataError: see ``load``.
-      ConfigError: where the network or the batch does not fit the data.
+      ConfigError: where the network does not fit the images.
     """
     source = load(config.dataset, config.data_dir, config.image_size)
     return source, config.resolved(source.image_size, source.max_shift)

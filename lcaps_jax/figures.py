@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import pathlib
+import re
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -35,6 +36,7 @@ def write_all(
 def save(figure: Figure, workdir: pathlib.Path, name: str) -> None:
     """Writes a picture of a run."""
     (workdir / FOLDER).mkdir(exist_ok=True)
+    name = re.sub(r"[^\w.-]+", "_", name)  # TFDS has names as emnist/balanced
     figure.savefig(workdir / FOLDER / f"{name}.png", dpi=_DPI, bbox_inches="tight")
 
 
@@ -65,7 +67,7 @@ def confusion_matrix(evaluation: Evaluation, class_names: Sequence[str], name: s
     """Images by true and predicted class; the mistakes are coloured, by their number."""
     mistakes = evaluation.confusion.copy()
     np.fill_diagonal(mistakes, 0)
-    size = max(5.0, 0.4 * len(class_names))
+    size = min(max(5.0, 0.4 * len(class_names)), 14.0)
     figure = Figure(figsize=(size, size))
     axes = figure.subplots()
     axes.imshow(mistakes, cmap="Reds")

@@ -10,6 +10,8 @@ import sys
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from lcaps_jax.config import PARTIAL
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -64,7 +66,7 @@ class MetricLog:
         if quiet:
             return
         path = workdir / METRICS_FILE
-        partial = path.with_name(path.name + ".partial")
+        partial = path.with_name(path.name + PARTIAL)
         partial.write_text("".join(json.dumps(line) + "\n" for line in self.kept))
         partial.replace(path)
         self._file = path.open("a")

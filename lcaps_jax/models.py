@@ -273,7 +273,7 @@ class LadderLayer(nn.Module):
         unit = capsules.direction(s) if paper else capsules.direction(s, _RELEASED_EPSILON)
         regressed = capsules.regress_factored(s if paper else unit, hidden_reg, cast(kernel_reg), cast(bias_reg), dim)
         error = capsules.regression_error(regressed, kept, squared=paper)  # [J, B]
-        activity = jnp.exp(-capsules.AGREEMENT_SHARPNESS * error) if paper else 1 - error
+        activity = capsules.agreement_of_error(error) if paper else 1 - error
         return LadderOutput(
             activity=activity.T,
             error=error.T,

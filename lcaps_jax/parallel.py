@@ -21,11 +21,6 @@ class DeviceError(ValueError):
     """What does not fit the devices at hand; the message names both."""
 
 
-def device_count() -> int:
-    """Devices of all processes."""
-    return jax.device_count()
-
-
 def is_main() -> bool:
     """Whether this process is the one that writes logs, figures and JSON."""
     return jax.process_index() == 0
@@ -68,15 +63,20 @@ def gather(x: jax.Array, axis: int) -> jax.Array:
     return lax.all_gather(x, AXIS, axis=axis, tiled=True)
 
 
-def check_batch_size(batch_size: int, what: str = "--batch_size") -> None:
+def check_batch_size(batch_size: int) -> None:
     """Raises DeviceError, naming the nearest that do, for a batch that does not divide among the devices."""
-    devices = device_count()
+    devices = jax.device_count()
     if batch_size % devices:
-        lower, upper = batch_size // devices * devices, -(-batch_size // devices) * devices
+        lower, upper = batch_size // devices * devices, round_up(batch_size)
         near = f"{upper}" if not lower else f"{lower} or {upper}"
         raise DeviceError(
-            f"{what}={batch_size} does not divide among {devices} devices; the nearest that does: {near}."
+            f"--batch_size={batch_size} does not divide among {devices} devices; the nearest that does: {near}."
         )
+
+
+def round_up(batch_size: int) -> int:
+    """The smallest batch of at least that size that divides among the devices."""
+    return -(-batch_size // jax.device_count()) * jax.device_count()
 
 
 def shard(batches: np.ndarray) -> np.ndarray:
@@ -124,14 +124,15 @@ def check_fits(nbytes: int, what: str) -> None:
 
 def prepare() -> None:
     """What an entry point does before it computes."""
-    _reuse_freed_memory()
+    if jax.default_backend() == "cpu":
+        reuse_freed_memory()
     _keep_compiled_programs()
 
 
 def _keep_compiled_programs() -> None:
     """Keeps compiled programs on disk between runs (in JAX_COMPILATION_CACHE_DIR where that is set)."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "lcaps_jax" / "programs"))
 
 
@@ -139,7 +140,7 @@ def _keep_compiled_programs() -> None:
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 
-def _reuse_freed_memory() -> None:
+def reuse_freed_memory() -> None:
     """Makes glibc keep freed memory, which doubles the speed of training on a CPU; elsewhere does nothing.
 
     By default each large temporary array of a step is mapped afresh from the kernel and unmapped after use, and the

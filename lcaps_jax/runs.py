@@ -15,7 +15,7 @@ import numpy as np
 
 from lcaps_jax import data, figures, parallel, training
 from lcaps_jax.checkpoints import BEST, LAST, Checkpoints
-from lcaps_jax.config import CONFIG_FILE, Config, ConfigError, read_config, write_config, write_json
+from lcaps_jax.config import CONFIG_FILE, PARTIAL, Config, ConfigError, read_config, write_config, write_json
 from lcaps_jax.models import LadderCapsNet, geometry
 
 RESULTS_FILE = "results.json"
@@ -35,6 +35,7 @@ class Run:
       class_names: J of them.
       channels: of the images.
       step: training steps done.
+      checkpoint: ``"last"`` or ``"best"``.
     """
 
     model: LadderCapsNet
@@ -43,6 +44,7 @@ class Run:
     class_names: tuple[str, ...]
     channels: int
     step: int
+    checkpoint: str = LAST
 
 
 def load_run(workdir: str | pathlib.Path, checkpoint: str = LAST) -> Run:
@@ -76,7 +78,7 @@ def load_run(workdir: str | pathlib.Path, checkpoint: str = LAST) -> Run:
         raise ConfigError(f"{workdir} has no {checkpoint} checkpoint yet.{hint}")
     tree, step = restored
     params = tree if checkpoint == BEST else tree.params
-    return Run(model, params, config, tuple(about["class_names"]), about["channels"], step)
+    return Run(model, params, config, tuple(about["class_names"]), about["channels"], step, checkpoint)
 
 
 def train(config: Config, workdir: str | pathlib.Path) -> None:
@@ -102,13 +104,15 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
                 flush=True,
             )
             return
-    elif workdir.exists() and (not workdir.is_dir() or any(path.name != _LOCK_FILE for path in workdir.iterdir())):
+    elif workdir.exists() and not _is_empty(workdir):
         raise ConfigError(f"--workdir={workdir} holds something else and no run; give a new or an empty folder.")
 
     source, config = data.load_for(config)
     train_split, validation = source.train, None
     if config.validation_size:
         train_split, validation = data.hold_out(source.train, config.validation_size, config.seed)
+        # As the set's own test images are, which checkpoints are to be chosen for.
+        validation = data.Split(data.place(validation.images, source.max_shift), validation.labels)
     training.steps_per_epoch(config, len(train_split))  # refuses a batch larger than the set
     model = training.make_model(config, len(source.class_names))
     tests = {
@@ -116,45 +120,60 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
         for name in config.eval_datasets
     }
 
+    _check_fits([train_split, *([validation] if validation else []), *tests.values()])
+
     with _alone(workdir):
         if parallel.is_main():
-            write_config(workdir, config, _about(source, len(train_split)))
-        results = read_results(workdir)
+            write_config(workdir, config, _about(workdir, source, len(train_split)))
 
         def on_epoch(evaluations, step):
             figures.write_all(workdir, evaluations, tests, source.class_names)
-            results.update({name: evaluation.result(step) for name, evaluation in evaluations.items()})
-            write_json(workdir / RESULTS_FILE, results)
+            _add_results(workdir, {name: evaluation.result(step) for name, evaluation in evaluations.items()})
 
         fitted = training.fit(config, model, train_split, validation, tests, workdir, on_epoch)
         _draw_kept_capsules(workdir, config, model, fitted.state.params, tests, source.class_names)
     if parallel.is_main():
-        for name in fitted.evaluations:
-            print(
-                f"{name}: {format_result(results[name])} after {fitted.steps} steps, {fitted.seconds / 60:.1f} minutes"
-            )
+        for name, evaluation in fitted.evaluations.items():
+            result = format_result(evaluation.result(fitted.steps))
+            print(f"{name}: {result} after {fitted.steps} steps, {fitted.seconds / 60:.1f} minutes")
         print(f"Everything is in {workdir}; pictures in {workdir / figures.FOLDER}.", flush=True)
+
+
+def _is_empty(workdir: pathlib.Path) -> bool:
+    """Whether a folder holds nothing but what a run leaves that was killed as it began."""
+    ours = (_LOCK_FILE, CONFIG_FILE + PARTIAL)
+    return workdir.is_dir() and all(path.name in ours for path in workdir.iterdir())
+
+
+def _check_fits(splits: Sequence[data.Split]) -> None:
+    """Raises parallel.DeviceError for data that do not fit on a device."""
+    parallel.check_fits(sum(split.images.nbytes + split.labels.nbytes for split in splits), "The data")
 
 
 @contextlib.contextmanager
 def _alone(workdir: pathlib.Path) -> Iterator[None]:
     """Makes the folder, and keeps a second training out of it; a killed process leaves no lock behind."""
     workdir.mkdir(parents=True, exist_ok=True)
-    if not parallel.is_main():
-        yield
-        return
+    lock = filelock.FileLock(workdir / _LOCK_FILE, blocking=False)
+    taken = False
+    if parallel.is_main():
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            taken = True
+    if parallel.any_process(taken):
+        raise ConfigError(f"--workdir={workdir}: another process is training in this folder.")
     try:
-        with filelock.FileLock(workdir / _LOCK_FILE, blocking=False):
-            yield
-    except filelock.Timeout:
-        raise ConfigError(f"--workdir={workdir}: another process is training in this folder.") from None
+        yield
+    finally:
+        lock.release()
 
 
 def _load_test(name: str, config: Config, class_names: Sequence[str], channels: int) -> data.Split:
     """The test part of a set, at the size of the run's images.
 
     Raises:
-      data.DataError: for a set that cannot be had, or whose classes or channels are not the network's.
+      data.DataError: for a set that cannot be had, or whose labels or channels are not the network's.
     """
     split = data.load(name, config.data_dir, config.image_size).test
     data.check_split(split, len(class_names), f"{name}, for a network of {len(class_names)} classes,")
@@ -166,37 +185,52 @@ def _load_test(name: str, config: Config, class_names: Sequence[str], channels: 
 
 
 def evaluate_run(
-    run: Run, names: Sequence[str], batch_size: int, workdir: pathlib.Path, data_dir: str | None = None
+    run: Run,
+    names: Sequence[str],
+    workdir: pathlib.Path,
+    *,
+    batch_size: int | None = None,
+    data_dir: str | None = None,
 ) -> dict[str, training.Evaluation]:
     """Evaluates a run on test sets, adds the figures to its ``results.json`` and draws the pictures.
+
+    The figures of a best checkpoint stand beside those of the last, as ``"NAME (best)"``.
 
     Args:
       run: of ``load_run``.
       names: of the test sets.
-      batch_size: over all devices.
       workdir: the run's folder.
+      batch_size: over all devices; None for that of the run, made to divide among them.
       data_dir: of prepared TFDS sets; None for that of the run.
 
     Returns:
       Evaluations by name.
 
     Raises:
-      data.DataError: for a set that cannot be had, or whose classes or channels are not the network's.
+      data.DataError: for a set that cannot be had, or whose labels or channels are not the network's.
+      parallel.DeviceError: for a batch that does not divide among the devices, or data too large for one.
     """
+    batch_size = batch_size or parallel.round_up(run.config.batch_size)
     parallel.check_batch_size(batch_size)
-    eval_steps = training.make_eval_steps(run.model)
     config = dataclasses.replace(run.config, data_dir=data_dir or run.config.data_dir)
-    splits = {name: _load_test(name, config, run.class_names, run.channels) for name in names}
-    evaluations = {}
-    for name, split in splits.items():
-        evaluations[name] = training.evaluate(eval_steps, run.params, training.to_device(split), batch_size)
+    suffix = "" if run.checkpoint == LAST else f" ({run.checkpoint})"
+    splits = {name + suffix: _load_test(name, config, run.class_names, run.channels) for name in names}
+    _check_fits(list(splits.values()))
+    eval_steps = training.make_eval_steps(run.model)
+    evaluations = {
+        name: training.evaluate(eval_steps, run.params, training.to_device(split), batch_size)
+        for name, split in splits.items()
+    }
     if parallel.is_main():
         figures.write_all(workdir, evaluations, splits, run.class_names)
-        _draw_kept_capsules(workdir, run.config, run.model, run.params, splits, run.class_names)
-        results = read_results(workdir)
-        results.update({name: evaluation.result(run.step) for name, evaluation in evaluations.items()})
-        write_json(workdir / RESULTS_FILE, results)
+        _add_results(workdir, {name: evaluation.result(run.step) for name, evaluation in evaluations.items()})
+    _draw_kept_capsules(workdir, run.config, run.model, run.params, splits, run.class_names)
     return evaluations
+
+
+def _add_results(workdir: pathlib.Path, results: Mapping[str, dict]) -> None:
+    """Adds entries to ``results.json``, whatever has been added to it meanwhile."""
+    write_json(workdir / RESULTS_FILE, {**read_results(workdir), **results})
 
 
 def _draw_kept_capsules(
@@ -243,19 +277,23 @@ def format_table(evaluation: training.Evaluation, class_names: Sequence[str]) ->
     return "\n".join(lines)
 
 
-def _about(source: data.Source, train_images: int) -> dict:
-    """What ``config.json`` holds beside the settings."""
+def _about(workdir: pathlib.Path, source: data.Source, train_images: int) -> dict:
+    """What ``config.json`` holds beside the settings; each start of the run adds a session."""
     git = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         revision = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         revision = None
+    session = {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "devices": parallel.describe(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "git_revision": revision,
+    }
+    earlier = read_config(workdir)[1]["sessions"] if (workdir / CONFIG_FILE).exists() else []
     return {
         "class_names": list(source.class_names),
         "channels": source.channels,
         "train_images": train_images,
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "devices": parallel.describe(),
-        "git_revision": revision,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "sessions": [*earlier, session],
     }

@@ -206,8 +206,8 @@ def make_eval_steps(model: LadderCapsNet) -> Callable:
         sums = EvalSums(
             loss=jnp.sum(weight * model.loss(output, labels)),
             confusion=jnp.zeros((classes, classes)).at[labels, predicted].add(weight),
-            primary_activity=weight @ output.primary_activity,
-            kept=weight @ output.code,
+            primary_activity=jnp.dot(weight, output.primary_activity, precision=lax.Precision.HIGHEST),
+            kept=jnp.dot(weight, output.code, precision=lax.Precision.HIGHEST),
         )
         true_activity = jnp.take_along_axis(output.activity, labels[:, None], axis=-1)[:, 0]
         return sums, predicted, jnp.max(output.activity, axis=-1) - true_activity
@@ -359,7 +359,7 @@ class Fitted:
 
 
 def steps_per_epoch(config: Config, images: int) -> int:
-    """Steps of one epoch; the images that do not fill a last batch are left out, others in each epoch.
+    """Steps of one epoch; the images that do not fill a last batch are left out, others in each shuffled epoch.
 
     Raises:
       data.DataError: for a batch larger than the training set.
@@ -396,12 +396,8 @@ def fit(
     Raises:
       Stopped: after SIGTERM or Ctrl-C, once all is saved.
       DivergenceError: when the loss is not finite; the last good checkpoint stays.
-      data.DataError, parallel.DeviceError: for data and batches that do not fit, before anything is done.
     """
-    parallel.check_batch_size(config.batch_size)
     epoch_steps = steps_per_epoch(config, len(train))
-    held = [split for split in (train, validation, *tests.values()) if split is not None]
-    parallel.check_fits(sum(split.images.nbytes + split.labels.nbytes for split in held), "The data")
     total_steps = config.epochs * epoch_steps
 
     optimizer = make_optimizer(config)
@@ -423,7 +419,8 @@ def fit(
         f"{'Continuing' if start else 'Training'} from step {start} to {total_steps}: {parameters:,} parameters, "
         f"{len(train)} images, {parallel.describe()}."
     )
-    best_error = min((line["error"] for line in log.kept if line["split"] == "validation"), default=math.inf)
+    evaluated = {(line["step"], line["split"]): line["error"] for line in log.kept if line["split"] != "train"}
+    best_error = evaluated.get((max(checkpoints.steps(BEST), default=None), "validation"), math.inf)
     checkpoint_every = config.checkpoint_every or epoch_steps
     clock = time.monotonic() - log.seconds_before
     evaluations: dict[str, Evaluation] = {}
@@ -441,12 +438,12 @@ def fit(
         losses, errors = np.asarray(figures["loss"]), np.asarray(figures["errors"])
         began, free_since = free_since, time.monotonic()
         if not np.isfinite(losses).all():
-            step = call.first_step + int(np.argmin(np.isfinite(losses)))
+            bad = int(np.argmin(np.isfinite(losses)))
             saved = checkpoints.steps()
             kept = f"The checkpoint of step {saved[-1]} is kept." if saved else "There was no checkpoint yet."
             raise DivergenceError(
-                f"The loss of step {step} is {losses[step - call.first_step]}, not a finite number. {kept} "
-                f"Try a lower --learning_rate than {config.learning_rate}, and check the images."
+                f"The loss of step {call.first_step + bad + 1} is {losses[bad]}, not a finite number. {kept} "
+                f"Try a lower --learning_rate than {config.learning_rate} in a new --workdir, and check the images."
             )
         seconds_per_step = (free_since - began) / call.steps
         log.write(
@@ -462,23 +459,37 @@ def fit(
             },
         )
 
+    def stop_wanted():
+        return parallel.any_process(signals.received is not None)
+
     def evaluate_all(step):
         """Evaluates every set after an epoch, and keeps the parameters where they are the best so far."""
         nonlocal best_error
         for name, split in eval_sets.items():
             evaluation = evaluate(eval_steps, state.params, split, config.batch_size)
-            figures = {"loss": evaluation.loss, "error": evaluation.error, "seconds": time.monotonic() - clock}
-            log.write(name, step, step / epoch_steps, figures)
+            if (step, name) not in evaluated:  # a run killed after this line continues behind it
+                figures = {"loss": evaluation.loss, "error": evaluation.error, "seconds": time.monotonic() - clock}
+                log.write(name, step, step / epoch_steps, figures)
             if name != "validation":
                 evaluations[name] = evaluation
             elif evaluation.error < best_error:
                 best_error = evaluation.error
                 checkpoints.save(step, state.params, BEST)
+            if stop_wanted():
+                return
         if parallel.is_main():
             on_epoch(evaluations, step)
 
+    def stop_if_wanted(step):
+        if stop_wanted():
+            checkpoints.wait()
+            raise Stopped(signals.received or signal.SIGTERM, step, total_steps)
+
     try:
         with _StopSignals() as signals:
+            if start and start % epoch_steps == 0:  # whether or not the evaluation was reached before the stop
+                evaluate_all(start)
+                stop_if_wanted(start)
             free_since = time.monotonic()
             for call in _calls(start, config.epochs, epoch_steps, config.log_every):
                 if order is None or call.first_step % epoch_steps == 0:
@@ -488,23 +499,17 @@ def fit(
                 state, figures = train_steps(state, train_data, make_batches(index))
                 write_pending()
                 pending = (call, figures)
-                stop = parallel.any_process(signals.received is not None)
-                save = (
-                    call.ends_epoch or stop or call.last_step // checkpoint_every > call.first_step // checkpoint_every
-                )
-                if save:
+                stop = stop_wanted()
+                due = call.last_step // checkpoint_every > call.first_step // checkpoint_every
+                if call.ends_epoch or due or stop:
                     write_pending()
                     _check_finite(state.params, call.last_step)
                     checkpoints.save(call.last_step, state, LAST)
-                if stop:
-                    checkpoints.wait()
-                    raise Stopped(signals.received or signal.SIGTERM, call.last_step, total_steps)
-                if call.ends_epoch:
-                    evaluate_all(call.last_step)
-                if save:
+                    stop_if_wanted(call.last_step)
+                    if call.ends_epoch:
+                        evaluate_all(call.last_step)
+                        stop_if_wanted(call.last_step)
                     free_since = time.monotonic()
-            if not evaluations:  # killed between the last checkpoint and the evaluation that follows it
-                evaluate_all(total_steps)
             checkpoints.wait()
         return Fitted(state, evaluations, total_steps, time.monotonic() - clock)
     finally:

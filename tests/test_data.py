@@ -1,13 +1,13 @@
 """Loading, fitting, holding out and shifting images, and every refusal of data."""
 
 import pathlib
-import socket
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import requests
 import tensorflow_datasets as tfds
 
 import golden
@@ -26,15 +26,9 @@ def test_sample_is_what_it_says():
     assert data._SAMPLE_FILE.stat().st_size < 2_000_000
 
 
-def _mnist_dir():
-    folder = golden.SHARED / "tensorflow_datasets"
-    if not folder.exists():
-        pytest.skip("the prepared MNIST is absent")
-    return str(folder)
-
-
 def test_mnist_and_expanded_mnist():
-    mnist, expanded = (data.load(name, _mnist_dir()) for name in ("mnist", "expanded_mnist"))
+    folder = str(golden.path("tensorflow_datasets"))
+    mnist, expanded = (data.load(name, folder) for name in ("mnist", "expanded_mnist"))
     assert len(mnist.train) == 60000 and len(mnist.test) == 10000
     assert np.sum(mnist.train.labels == 0) == 5923
     assert expanded.test.images.shape == (10000, 40, 40, 1) and expanded.max_shift == 6
@@ -46,7 +40,7 @@ def test_mnist_and_expanded_mnist():
     )
     shifts = _shifts(mnist.test.images[..., 0], expanded.test.images[..., 0])
     assert {tuple(shift) for shift in shifts} == {(i, j) for i in range(-6, 7) for j in range(-6, 7)}
-    np.testing.assert_array_equal(expanded.test.images, data.load("expanded_mnist", _mnist_dir()).test.images)
+    np.testing.assert_array_equal(expanded.test.images, data.load("expanded_mnist", folder).test.images)
     sample = data.load("sample")
     tests = {image.tobytes() for image in mnist.test.images}
     assert all(image.tobytes() in tests for image in sample.test.images[:200])
@@ -74,30 +68,69 @@ class _Made(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         del dl_manager
-        return {"train": self._generate_examples(200, 0), "test": self._generate_examples(50, 1)}
+        return {"train": self._generate_examples(200, 20), "test": self._generate_examples(50, 40)}
 
-    def _generate_examples(self, count, seed):
-        rng = np.random.default_rng(seed)
+    def _generate_examples(self, count, side):
         for i in range(count):
-            yield i, {"image": rng.integers(0, 255, (20 + i % 3, 24, 3)).astype(np.uint8), "label": i % 100}
+            yield i, {"image": np.full((side + i % 3, side + 4, 3), i, np.uint8), "label": i % 100}
+
+
+class _MadeWithoutTest(_Made):
+    """The same, of one size, and no test part."""
+
+    name = "made_without_test"
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=(24, 24, 3)), "label": tfds.features.ClassLabel(num_classes=100)}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {"train": ((i, {"image": np.full((24, 24, 3), i, np.uint8), "label": i % 100}) for i in range(200))}
 
 
 @pytest.fixture
 def made_colours(tmp_path):
-    builder = _Made(data_dir=str(tmp_path))
-    builder.download_and_prepare()
+    for kind in (_Made, _MadeWithoutTest):
+        kind(data_dir=str(tmp_path)).download_and_prepare()
     return str(tmp_path)
 
 
 def test_any_tfds_set_colour_many_classes_sizes_that_differ(made_colours):
-    source = data.load("made_colours", made_colours, image_size=20)
-    assert source.train.images.shape == (200, 20, 20, 3) and len(source.class_names) == 100
-    config = Config(**{**workloads.TINY, "dataset": "made_colours", "data_dir": made_colours, "batch_size": 50})
-    source, config = data.load_for(config)
-    assert config.image_size == 24
+    with pytest.raises(DataError, match=r"made_colours: its images differ in size: give --image_size"):
+        data.load("made_colours", made_colours)
+    settings = {"dataset": "made_colours", "data_dir": made_colours, "batch_size": 50, "image_size": 24}
+    source, config = data.load_for(Config(**{**workloads.TINY, **settings}))
+    assert source.train.images.shape == (200, 24, 24, 3) and source.test.images.shape == (50, 24, 24, 3)
+    assert len(source.class_names) == 100 and config.image_size == 24
+    # Each is fitted by itself: 20x24 is padded, 40x44 scaled down to fill the width.
+    assert (source.train.images[:, 12, 0] == source.train.images[:, 12, 12]).all()
+    np.testing.assert_array_equal(np.sort(source.test.images[:, 12, 2, 0]), np.arange(50))
     model = training.make_model(config, 100)
     output, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), source.train.images[:2] / 255)
     assert output.activity.shape == (2, 100)
+
+
+def test_a_set_without_a_test_part_has_one_held_out_and_says_so(made_colours, capsys):
+    source = data.load("made_without_test", made_colours)
+    assert "40 of its 200 images, always the same, are held out" in capsys.readouterr().out
+    assert len(source.train) == 160 and len(source.test) == 40
+    values = np.concatenate([source.train.images, source.test.images])[:, 0, 0, 0]
+    np.testing.assert_array_equal(np.sort(values), np.arange(200))
+    np.testing.assert_array_equal(data.load("made_without_test", made_colours).test.images, source.test.images)
+
+
+def test_a_set_too_large_is_refused_before_it_is_read(made_colours, monkeypatch):
+    monkeypatch.setattr(
+        data.parallel, "check_fits", lambda nbytes, what: (_ for _ in ()).throw(DataError(f"{what}: {nbytes}"))
+    )
+    with pytest.raises(DataError, match=f"The set made_without_test: {200 * 24 * 24 * 3}"):
+        data.load("made_without_test", made_colours)
+
+
+def test_the_sample_needs_no_tensorflow(run_python):
+    code = "import sys; import lcaps_jax.data as data; data.load('sample'); print('tensorflow' in sys.modules)"
+    assert run_python(code, devices=1).strip() == "False"
 
 
 def test_fit_size_pads_and_scales():
@@ -164,17 +197,19 @@ def test_refusals_of_images_and_labels(split, message):
         data.check_split(split, 10, "The set")
 
 
-def test_unknown_set_is_refused_with_what_is_accepted(tmp_path):
-    with pytest.raises(DataError, match=r"mnistt.*sample, expanded_mnist.*Did you mean"):
-        data.load("mnistt", str(tmp_path))
+@pytest.mark.parametrize("name", ["mnistt", "mnist/foo", "mnist:9.9.9", "mn ist"])
+def test_unknown_set_is_refused_with_what_is_accepted(tmp_path, name):
+    with pytest.raises(DataError, match=rf"--dataset={name}: no such set.*sample, expanded_mnist") as caught:
+        data.load(name, str(tmp_path))
+    assert name != "mnistt" or "Did you mean" in str(caught.value)
 
 
 def test_a_set_that_cannot_be_downloaded_says_so_in_seconds(tmp_path, monkeypatch):
     def unreachable(*address, **options):
-        raise OSError("network is unreachable")
+        assert options["timeout"] <= 10
+        raise requests.ConnectionError("network is unreachable")
 
-    monkeypatch.setattr(socket, "create_connection", unreachable)
-    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr(requests, "head", unreachable)
     began = time.monotonic()
     with pytest.raises(DataError) as caught:
         data.load("fashion_mnist", str(tmp_path))

@@ -5,6 +5,7 @@ from PIL import Image
 import pytest
 
 from lcaps_jax import figures
+from lcaps_jax.models import NetworkOutput, geometry
 from lcaps_jax.training import Evaluation
 import workloads
 
@@ -57,6 +58,23 @@ def test_confusion_counts_and_profile_ranks():
     assert np.trace(np.asarray(axes.images[0].get_array())) == 0
     bars = [bar.get_height() for bar in figures.activity_profile(evaluation, "made").axes[0].patches]
     np.testing.assert_allclose(bars, np.sort(evaluation.primary_activity)[::-1])
+
+
+def test_kept_capsules_sit_where_they_look():
+    sizes = geometry(28, 9, 9, capsule_types=2)
+    split = workloads.random_split(1)
+    index = np.array([[0, 1, 2 * (6 * 2 + 5)]])  # both types at row 0, column 0; one at row 2, column 5
+    output = NetworkOutput(*(np.zeros((1, 10)),) * 4, index, None, None, None)
+    dots = figures.kept_capsules(split, output, sizes, list("abcdefghij"), "made").axes[0].collections[0]
+    np.testing.assert_array_equal(dots.get_offsets(), [[8, 8], [18, 12]])  # x, y of what each sees, 17 pixels wide
+    assert dots.get_sizes()[0] == 2 * dots.get_sizes()[1]
+
+
+def test_names_with_slashes_and_many_classes(tmp_path):
+    figures.save(figures.training_curve([]), tmp_path, "confusion_emnist/balanced")
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["confusion_emnist_balanced.png"]
+    evaluation = Evaluation(1, 0.0, np.eye(1000, dtype=int), np.ones(3), np.ones(3), np.zeros(1, int), np.zeros(1))
+    assert max(figures.confusion_matrix(evaluation, [str(i) for i in range(1000)], "made").get_size_inches()) <= 14
 
 
 def test_training_curve_has_a_line_for_each_split():

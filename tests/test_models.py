@@ -25,7 +25,8 @@ def test_paper_variant_against_the_equations_capsule_by_capsule():
     images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
     params = _init(model, images, seed=1)
     # Initial biases are zero, which would hide a misplaced one.
-    params = jax.tree.map(lambda x: x if x.ndim > 2 and x.shape[-1] != 0 and abs(x).max() > 0 else x + 0.1, params)
+    rng = np.random.default_rng(2)
+    params = jax.tree.map(lambda x: x if abs(x).max() > 0 else 0.1 * rng.standard_normal(x.shape, np.float32), params)
     labels = jnp.array([2, 0])
     output = jax.jit(lambda p: model.apply({"params": p}, images))(params)
     losses = model.loss(output, labels)

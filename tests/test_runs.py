@@ -1,0 +1,36 @@
+"""Tables, and which test sets a network can be evaluated on; the rest of a run is in test_entry_points.py."""
+
+import numpy as np
+import pytest
+
+from lcaps_jax import data, runs
+from lcaps_jax.training import Evaluation
+import workloads
+
+
+def test_table_by_class():
+    confusion = np.array([[8, 2, 0], [0, 10, 0], [0, 0, 0]])
+    evaluation = Evaluation(20, 0.1, confusion, np.ones(3), np.ones(3), np.zeros(20, int), np.zeros(20))
+    assert runs.format_table(evaluation, ("ant", "bee", "caterpillar")).splitlines() == [
+        "class        images  errors  error %  most often taken for",
+        "ant              10       2    20.00  bee (2)",
+        "bee              10       0     0.00",
+        "caterpillar       0       0        -",
+        "all              20       2    10.00",
+    ]
+
+
+def test_result_in_words():
+    result = {"error": 0.5, "count": 10000, "ci95": [0.3795, 0.6586], "step": 6000}
+    assert runs.format_result(result) == "error 0.50 % of 10000 images (95 % interval 0.38 to 0.66 %)"
+
+
+def test_a_test_set_that_does_not_fit_the_network_is_refused():
+    config = workloads.tiny_config()
+    assert len(runs._load_test("sample", config, list("0123456789"), 1)) == 2000
+    with pytest.raises(
+        data.DataError, match=r"sample, for a network of 3 classes, has the label \d: labels must be 0 to 2"
+    ):
+        runs._load_test("sample", config, list("abc"), 1)
+    with pytest.raises(data.DataError, match=r"images of 1 channel\(s\); the network's have 3"):
+        runs._load_test("sample", config, list("0123456789"), 3)
