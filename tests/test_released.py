@@ -90,5 +90,5 @@ def _tensorflow_adam(params, loss_and_grad, steps, rate=1e-3, beta1=0.9, beta2=0
 
 
 def test_a_missing_variable_is_named():
-    with pytest.raises(ValueError, match="Weight_construction0/c1/weight.* is missing"):
+    with pytest.raises(ValueError, match="Weight_construction0/l1/weight.* is missing"):
         params_from_released({"Conv1_layer/Conv/biases": np.zeros(256)})
