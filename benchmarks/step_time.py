@@ -20,7 +20,7 @@ from lcaps_jax.data import Split
 
 _BATCH = flags.DEFINE_integer("batch", 100, "Images a step.", lower_bound=1)
 _ITERATIONS = flags.DEFINE_integer("iterations", 100, "Steps measured of each.", lower_bound=2)
-_ONLY = flags.DEFINE_list("only", None, "Names of the cases to measure, as they are printed; default: all.")
+_ONLY = flags.DEFINE_multi_string("only", None, "A case to measure, as it is printed; may be repeated. Default: all.")
 _REUSE_MEMORY = flags.DEFINE_boolean("reuse_memory", True, "Have the allocator keep freed memory, as train.py does.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/step_time.json", "JSON file to write.")
 
@@ -90,7 +90,7 @@ def main(argv):
         figures[name] = {
             "seconds": median,
             "mean": float(np.mean(seconds)),
-            "standard_error": error,
+            "standard_error_over_calls": error,
             "iterations": len(seconds) * _STEPS_A_CALL,
             "compile_seconds": first_call - _STEPS_A_CALL * median,
             "images_per_second": _BATCH.value / median,

@@ -141,11 +141,10 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 
 def reuse_freed_memory() -> None:
-    """Makes glibc keep freed memory, which doubles the speed of training on a CPU; elsewhere does nothing.
+    """Makes glibc keep freed memory, which makes work on large arrays faster; without glibc does nothing.
 
-    By default each large temporary array of a step is mapped afresh from the kernel and unmapped after use, and the
-    page faults of touching it take longer than the arithmetic on it: 62 ms against 13 ms for the transform of
-    the primary capsules' kernel.
+    By default each large temporary array is mapped afresh from the kernel and unmapped after use, and the page faults
+    of touching it can take longer than the arithmetic on it. ``docs/performance.md`` has what it gives.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
