@@ -1,5 +1,6 @@
 """Steps, evaluation and the loop, in one process: what each computes, what it refuses, and how a run goes on."""
 
+import contextlib
 import dataclasses
 import shutil
 import signal
@@ -88,27 +89,27 @@ def test_nothing_compiles_after_the_first_call():
     state = parallel.replicate(training.init_state(model, optimizer, config, 1))
     steps = training.make_train_steps(model, optimizer, 0)
     batches = training.make_batches(np.arange(40, dtype=np.int32).reshape(2, 20))
-    state, _ = steps(state, train_data, batches)
-    with _no_compilation():
+    with _compilations() as first:
+        state, _ = steps(state, train_data, batches)
+    with _compilations() as later:
         for _ in range(3):
             state, figures = steps(state, train_data, batches)
+    assert first and not later
     assert int(state.step) == 8 and np.isfinite(figures["loss"]).all()
 
 
-class _no_compilation:  # noqa: N801
-    """Fails where anything is compiled while entered."""
+@contextlib.contextmanager
+def _compilations():
+    """A list that grows by one entry for everything that is compiled while entered."""
+    seen = []
 
-    def __enter__(self):
-        self.count = 0
-        jax.monitoring.register_event_duration_secs_listener(self._note)
+    def note(event, duration, **details):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append((duration, details))
 
-    def _note(self, event, duration, **details):
-        del duration, details
-        self.count += event == "/jax/core/compile/backend_compile_duration"
-
-    def __exit__(self, *exception):
-        jax.monitoring.unregister_event_duration_listener(self._note)
-        assert self.count == 0
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(note)
 
 
 def test_evaluation_counts_every_image_once_whatever_the_batch():
