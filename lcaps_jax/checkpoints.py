@@ -5,6 +5,7 @@ held-out training images. Every process calls save and restore.
 """
 
 import pathlib
+import time
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import orbax.checkpoint as ocp
 LAST = "last"
 BEST = "best"
 _FOLDER = "checkpoints"
+_DAMAGED = "damaged"
 # The one before the last stays, for when the last turns out to be damaged.
 _KEEP = {LAST: 2, BEST: 1}
 
@@ -69,7 +71,7 @@ class Checkpoints:
             )
 
     def restore(self, target, kind: str = LAST):
-        """Restores the newest readable checkpoint; unless read-only, damaged ones are removed, to be written anew.
+        """Restores the newest readable checkpoint; unless read-only, newer ones are set aside, to be written anew.
 
         Args:
           target: pytree of arrays whose shapes, types and placement on devices the result is to have.
@@ -94,13 +96,20 @@ class Checkpoints:
                     f"Could not read the newest checkpoint ({'; '.join(failures)}); using that of step {step}.",
                     flush=True,
                 )
-            for damaged in [newer for newer in self.steps(kind) if newer > step]:
                 if not self._read_only:
-                    self._manager(kind).delete(damaged)
+                    self._set_aside([newer for newer in self.steps(kind) if newer > step], kind)
             return tree, step
         if failures:
             raise CheckpointError(f"No checkpoint in {self._folder / kind} can be read: {'; '.join(failures)}.")
         return None
+
+    def _set_aside(self, steps: list[int], kind: str) -> None:
+        """Moves checkpoints to ``checkpoints/damaged``: kept, as what stopped their reading may pass."""
+        folder = self._folder / _DAMAGED
+        folder.mkdir(exist_ok=True)
+        for step in steps:
+            (self._folder / kind / str(step)).rename(folder / f"{kind}_{step}_{time.time_ns()}")
+        self._manager(kind).reload()
 
     def wait(self) -> None:
         """Returns when everything saved is on disk; raises what failed in the background."""

@@ -188,6 +188,9 @@ def _load_tfds(name: str, data_dir: str | None, image_size: int | None) -> Sourc
     test_name = next((part for part in ("test", "validation") if part in parts), None)
     pixels = features["image"].shape if None not in features["image"].shape else (image_size, image_size, 3)
     used = [part for part in ("train", test_name) if part]
+    for part in used:
+        if not parts[part].num_examples:
+            raise DataError(f"The {part} part of {name} has no images.")
     parallel.check_fits(sum(parts[part].num_examples for part in used) * math.prod(pixels), f"The set {name}")
 
     def read(part):
@@ -201,6 +204,8 @@ def _load_tfds(name: str, data_dir: str | None, image_size: int | None) -> Sourc
 
     train = read("train")
     if test_name:
+        if test_name != "test":
+            print(f"{name} has no test part: its {test_name} part is used as one.", flush=True)
         test = read(test_name)
     else:
         count = len(train) // _TEST_SHARE

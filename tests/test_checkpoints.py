@@ -48,6 +48,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     tree, step = store.restore({"x": jnp.zeros(1000)})
     assert step == 2 and float(tree["x"][0]) == 2
     assert "Could not read the newest checkpoint (step 3" in capsys.readouterr().out
+    aside = list((tmp_path / "checkpoints" / "damaged").iterdir())  # kept, as the cause may pass
+    assert store.steps() == [2] and len(aside) == 1 and aside[0].name.startswith("last_3_") and any(aside[0].iterdir())
     store.save(3, {"x": jnp.full(1000, 30.0)})  # the steps after it are trained and saved again
     store.close()
     tree, step = Checkpoints(tmp_path).restore({"x": jnp.zeros(1000)})
