@@ -2,7 +2,7 @@
 
 XLA's CPU backend has no fast gradient for a strided convolution with many channels: for the primary
 capsules of a capsule network it is some twenty-five times slower than it need be. There the convolution is
-computed in the frequency domain instead, where it is one batched matrix product between two small exact
+computed in the frequency domain instead, where it is one batched matrix product between small exact
 transforms, so that autodiff, too, yields matrix products only. GPUs and TPUs use XLA's own convolution.
 
 Axes: ``B`` images, ``H x W`` pixels, ``C`` input channels, ``O`` output channels, ``k`` kernel size,
@@ -11,6 +11,7 @@ Axes: ``B`` images, ``H x W`` pixels, ``C`` input channels, ``O`` output channel
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 from jax import lax
@@ -18,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 METHODS = ("auto", "spectral", "direct")
+LAYOUTS = ("NHWC", "CHWN")
 
 # Below this many input channels a matrix product over image patches beats the transforms.
 _FEW_CHANNELS = 16
-# Outputs of one tile along an axis. Multiplications per output fall as a tile grows while the dense
-# transforms of it get dearer; the 12x12 primary grid of a 40x40 image is the largest that pays as one.
+# Outputs of one tile along an axis. Multiplications per output fall as a tile grows while its transforms and the
+# memory of a transformed kernel grow; the 12x12 primary grid of a 40x40 image is the largest that pays as one.
 _MAX_TILE = 12
 
 
@@ -31,133 +33,262 @@ def output_size(size: int, kernel: int, stride: int) -> int:
     return (size - kernel) // stride + 1
 
 
-def strided_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1, method: str = "auto") -> jax.Array:
+def resolve_method(method: str) -> str:
+    """The method that ``strided_conv`` uses: ``"auto"`` is spectral on a CPU and direct elsewhere.
+
+    Raises:
+      ValueError: for an unknown method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"strided_conv has the methods {', '.join(METHODS)}, got {method!r}.")
+    if method == "auto":
+        return "spectral" if jax.default_backend() == "cpu" else "direct"
+    return method
+
+
+def preferred_layout(method: str) -> str:
+    """The order of axes between two convolutions that costs no transposition, forward and backward."""
+    return "CHWN" if resolve_method(method) == "spectral" else "NHWC"
+
+
+def strided_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    method: str = "auto",
+    layouts: tuple[str, str] = ("NHWC", "NHWC"),
+) -> jax.Array:
     """VALID convolution (cross-correlation) of images with a square kernel.
 
     Args:
-      x: ``[B, H, W, C]`` images or features, float32 or bfloat16.
+      x: images or features, ``[B, H, W, C]`` in the layout NHWC, float32 or bfloat16.
       kernel: ``[k, k, C, O]``, of the dtype of ``x``.
       stride: 1 or 2.
       method: ``"spectral"`` (exact transforms and one batched product; images of few channels, a product
         over patches), ``"direct"`` (XLA's convolution), or ``"auto"``: spectral on a CPU, direct elsewhere.
+      layouts: order of the axes of ``x`` and of what is returned, each ``"NHWC"`` or ``"CHWN"``; see
+        ``preferred_layout``.
 
     Returns:
-      ``[B, (H-k)//stride+1, (W-k)//stride+1, O]``, of the dtype of ``x``. On a CPU bfloat16 is computed
-      in float32 and rounded once, which is both faster and closer.
+      ``[B, (H-k)//stride+1, (W-k)//stride+1, O]`` in the layout NHWC, of the dtype of ``x``. On a CPU bfloat16 is
+      computed in float32 and rounded once, which is both faster and closer.
 
     Raises:
-      ValueError: for shapes that do not fit each other, a stride other than 1 and 2, an unknown method,
+      ValueError: for shapes that do not fit each other, a stride other than 1 and 2, an unknown method or layout,
         or an image smaller than the kernel.
     """
-    if x.ndim != 4 or kernel.ndim != 4 or x.shape[3] != kernel.shape[2] or kernel.shape[0] != kernel.shape[1]:
+    method = resolve_method(method)
+    if not set(layouts) <= set(LAYOUTS):
+        raise ValueError(f"strided_conv has the layouts {', '.join(LAYOUTS)}, got {layouts!r}.")
+    if x.ndim != 4 or kernel.ndim != 4 or kernel.shape[0] != kernel.shape[1]:
         raise ValueError(
-            f"strided_conv wants x [B, H, W, C] and kernel [k, k, C, O], got {x.shape} and {kernel.shape}."
+            f"strided_conv wants four axes of x and a kernel [k, k, C, O], got {x.shape} and {kernel.shape}."
+        )
+    height, width, channels = (x.shape[layouts[0].index(axis)] for axis in "HWC")
+    if channels != kernel.shape[2]:
+        raise ValueError(
+            f"x {x.shape} ({layouts[0]}) has {channels} channels, the kernel {kernel.shape} wants {kernel.shape[2]}."
         )
     if stride not in (1, 2):
         raise ValueError(f"strided_conv has strides 1 and 2, got {stride}.")
-    if method not in METHODS:
-        raise ValueError(f"strided_conv has the methods {', '.join(METHODS)}, got {method!r}.")
-    if min(x.shape[1:3]) < kernel.shape[0]:
-        raise ValueError(
-            f"A {x.shape[1]}x{x.shape[2]} image is smaller than the {kernel.shape[0]}x{kernel.shape[0]} kernel."
-        )
-    if method == "auto":
-        method = "spectral" if jax.default_backend() == "cpu" else "direct"
+    if min(height, width) < kernel.shape[0]:
+        raise ValueError(f"A {height}x{width} image is smaller than the {kernel.shape[0]}x{kernel.shape[0]} kernel.")
     if method == "direct":
         return lax.conv_general_dilated(
             x,
             kernel,
             (stride, stride),
             "VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            dimension_numbers=(layouts[0], "HWIO", layouts[1]),
             precision=lax.Precision.HIGHEST,
         )
-    convolve = _patches_conv if x.shape[3] < _FEW_CHANNELS else _spectral_conv
-    return convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), stride).astype(x.dtype)
+    convolve = _patches_conv if channels < _FEW_CHANNELS else _spectral_conv
+    y = convolve(_reorder(x, layouts[0], "CHWN").astype(jnp.float32), kernel.astype(jnp.float32), stride)
+    return _reorder(y.array, y.layout, layouts[1]).astype(x.dtype)
 
 
-def _patches_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """One matrix product over the ``k*k*C`` values under the kernel; gathered one axis at a time."""
+class _Ordered(NamedTuple):
+    """An array and the order of its axes."""
+
+    array: jax.Array
+    layout: str
+
+
+def _reorder(x: jax.Array, layout: str, wanted: str) -> jax.Array:
+    return x.transpose([layout.index(axis) for axis in wanted])
+
+
+def _patches_conv(x: jax.Array, kernel: jax.Array, stride: int) -> _Ordered:
+    """One matrix product over the ``k*k*C`` values under the kernel, gathered one axis at a time; x is CHWN."""
     k = kernel.shape[0]
-    for axis in (2, 1):
+    for axis in (1, 2):
         out = output_size(x.shape[axis], k, stride)
         shifts = [lax.slice_in_dim(x, i, i + (out - 1) * stride + 1, stride, axis) for i in range(k)]
-        x = jnp.concatenate(shifts, axis=3)  # ends as [B, h, w, (row, column, channel)]
-    return jnp.einsum("bhwc,co->bhwo", x, kernel.reshape(-1, kernel.shape[3]), precision=lax.Precision.HIGHEST)
+        x = jnp.concatenate(shifts)  # ends as [(column, row, channel), h, w, B]
+    kernel = kernel.swapaxes(0, 1).reshape(-1, kernel.shape[3])
+    return _Ordered(jnp.einsum("phwb,po->ohwb", x, kernel, precision=lax.Precision.HIGHEST), "CHWN")
 
 
-def _spectral_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Polyphase components, correlated tile by tile in a DFT that is just large enough not to wrap.
+def _spectral_conv(x: jax.Array, kernel: jax.Array, stride: int) -> _Ordered:
+    """Polyphase components, correlated tile by tile in a DFT that is just large enough not to wrap; x is CHWN.
 
     A stride-2 correlation is the sum over the 4 pixel parities of stride-1 correlations with half the kernel
     (space-to-depth), so parities join the channels. A tile of ``n = m + k' - 1`` inputs along each axis gives
     ``m`` outputs free of wrap-around: ``y = backward[(forward x) * (filter w)]``, contracted over the channels.
+    The images are the last axis: in that order the product and both its gradients run fastest on a CPU.
     """
-    batch, height, width, channels = x.shape
+    channels, height, width, batch = x.shape
     k, outputs = kernel.shape[0], kernel.shape[3]
     taps = -(-k // stride)  # k', per parity
     rows, columns = output_size(height, k, stride), output_size(width, k, stride)
     tiles_y, tiles_x = -(-rows // _MAX_TILE), -(-columns // _MAX_TILE)
     m_y, m_x = -(-rows // tiles_y), -(-columns // tiles_x)
     n_y, n_x = m_y + taps - 1, m_x + taps - 1
-    forward, filter_, backward = _bilinear_form(n_y, n_x, taps, m_y, m_x)
+    dft = _correlation(n_y, n_x, taps, m_y, m_x)
 
     # Crop what no output sees, pad what only the last tile and the kernel's added zeros see.
     used = [((tiles * m + taps - 1) * stride) for tiles, m in ((tiles_y, m_y), (tiles_x, m_x))]
     x = x[:, : used[0], : used[1]]
     x = jnp.pad(x, ((0, 0), (0, used[0] - x.shape[1]), (0, used[1] - x.shape[2]), (0, 0)))
-    x = x.reshape(batch, used[0] // stride, stride, used[1] // stride, stride, channels)
+    x = x.reshape(channels, used[0] // stride, stride, used[1] // stride, stride, batch)
     tiles = [x[:, i * m_y : i * m_y + n_y, :, j * m_x : j * m_x + n_x] for i in range(tiles_y) for j in range(tiles_x)]
-    x = jnp.stack(tiles)  # [tiles, B, n, s, n, s, C]
-    x = x.transpose(2, 4, 0, 1, 3, 5, 6).reshape(n_y * n_x, -1)
+    x = jnp.stack(tiles)  # [tiles, C, n, s, n, s, B]
+    x = x.transpose(2, 4, 3, 5, 1, 0, 6).reshape(n_y, n_x, -1)
 
     extra = taps * stride - k
     w = jnp.pad(kernel, ((0, extra), (0, extra), (0, 0), (0, 0)))
-    w = w.reshape(taps, stride, taps, stride, channels, outputs).transpose(0, 2, 1, 3, 4, 5).reshape(taps * taps, -1)
+    w = w.reshape(taps, stride, taps, stride, channels, outputs).transpose(0, 2, 1, 3, 4, 5).reshape(taps, taps, -1)
 
-    dot = functools.partial(jnp.dot, precision=lax.Precision.HIGHEST)
     depth = stride * stride * channels
-    x_spectrum = dot(forward, x).reshape(-1, len(tiles) * batch, depth)
-    w_spectrum = dot(filter_, w).reshape(-1, depth, outputs)
-    y_spectrum = jnp.einsum("rbc,rco->rbo", x_spectrum, w_spectrum, precision=lax.Precision.HIGHEST)
-    y = dot(backward, y_spectrum.reshape(len(forward), -1))
+    x_spectrum = _analyse(x, *dft.forward).reshape(-1, depth, len(tiles) * batch)
+    w_spectrum = _analyse(w, *dft.filter).reshape(-1, depth, outputs)
+    y_spectrum = jnp.einsum("rcb,rco->rbo", x_spectrum, w_spectrum, precision=lax.Precision.HIGHEST)
+    y = _synthesise(y_spectrum.reshape(len(x_spectrum), -1), *dft.backward)
 
-    y = y.reshape(m_y, m_x, tiles_y, tiles_x, batch, outputs).transpose(4, 2, 0, 3, 1, 5)
-    return y.reshape(batch, tiles_y * m_y, tiles_x * m_x, outputs)[:, :rows, :columns]
+    y = y.reshape(m_y, m_x, tiles_y, tiles_x, batch, outputs).transpose(2, 0, 3, 1, 4, 5)
+    y = y.reshape(tiles_y * m_y, tiles_x * m_x, batch, outputs)[:rows, :columns]
+    return _Ordered(y, "HWNC")
+
+
+def _analyse(x: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
+    """A transform along the first axis, then, for each group of its frequencies, one along the second.
+
+    Args:
+      x: ``[n_y, n_x, N]``.
+      rows: ``[groups, 2, n_y]``.
+      columns: ``[groups, R/groups, 2, n_x]``.
+
+    Returns:
+      ``[R, N]``.
+    """
+    groups, _, size = rows.shape
+    x = _dot("pn,nm->pm", rows.reshape(-1, size), x.reshape(size, -1))
+    x = x.reshape(groups, -1, x.shape[1] // columns.shape[3])
+    return _dot("gpn,gnm->gpm", columns.reshape(groups, -1, x.shape[1]), x).reshape(-1, x.shape[2])
+
+
+def _synthesise(y: jax.Array, columns: np.ndarray, rows: np.ndarray) -> jax.Array:
+    """The way back from a product of spectra.
+
+    Args:
+      y: ``[R, N]``.
+      columns: ``[groups, 2, m_x, R/groups]``.
+      rows: ``[m_y, groups, 2]``.
+
+    Returns:
+      ``[m_y, m_x, N]``.
+    """
+    groups, _, size, products = columns.shape
+    y = _dot("gpn,gnm->gpm", columns.reshape(groups, -1, products), y.reshape(groups, products, -1))
+    return _dot("pn,nm->pm", rows.reshape(len(rows), -1), y.reshape(2 * groups, -1)).reshape(len(rows), size, -1)
+
+
+_dot = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+
+
+class _Correlation(NamedTuple):
+    """Constant matrices of a 2-D correlation, one axis after the other: the arguments of ``_analyse`` for the
+    images and for the filter, and those of ``_synthesise``."""
+
+    forward: tuple[np.ndarray, np.ndarray]
+    filter: tuple[np.ndarray, np.ndarray]
+    backward: tuple[np.ndarray, np.ndarray]
 
 
 @functools.cache
-def _bilinear_form(n_y: int, n_x: int, taps: int, m_y: int, m_x: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Real matrices of a 2-D correlation: ``backward @ ((forward @ x) * (filter @ w))``.
+def _correlation(n_y: int, n_x: int, taps: int, m_y: int, m_x: int) -> _Correlation:
+    """Real matrices that make a DFT of size ``n_y x n_x`` a correlation with ``taps x taps`` filters.
 
-    One of each pair of conjugate frequencies of an ``n_y x n_x`` DFT suffices for real data. The complex product
-    of such a pair is Gauss's three real ones, whose sums are folded into the matrices:
-    ``(a+ib)(c+id) = (k1-k3) + i(k1+k2)`` with ``k1 = c(a+b), k2 = a(d-c), k3 = b(c+d)``.
+    Of a real sequence of ``n_y`` rows, frequencies 0 to n_y/2 tell all. Each complex one of them is a group, and
+    the real ones, 0 and (n_y even) n_y/2, are another: a group has two real sequences of ``n_x`` values. Those of a
+    complex frequency have all ``n_x`` complex frequencies along the columns; the two real ones have, each, one of
+    each conjugate pair. The product of two complex numbers is Gauss's three real ones,
+    ``(a+ib)(c+id) = (k1-k3) + i(k1+k2)`` with ``k1 = c(a+b), k2 = a(d-c), k3 = b(c+d)``, whose sums are folded into
+    the matrices. Rows that the group of real frequencies does not need are zero, so that all groups have equal size.
 
-    Returns:
-      forward ``[R, n_y*n_x]``, filter ``[R, taps*taps]``, backward ``[m_y*m_x, R]``, computed in float64, as float32.
+    Computed in float64, returned as float32.
     """
-    forward, filter_, backward = [], [], []
+    groups = -(-n_y // 2)
+    real = 2 - n_y % 2  # real frequencies along the rows
 
-    def waves(fy, fx, rows, columns):
-        phase = 2 * math.pi * (fy * np.arange(rows)[:, None] / n_y + fx * np.arange(columns)[None, :] / n_x)
-        return np.cos(phase).ravel(), np.sin(phase).ravel()
-
-    for fy in range(n_y):
-        for fx in range(n_x):
-            mirror = (-fy % n_y, -fx % n_x)
-            if mirror < (fy, fx):
+    def analysis(size_y, size_x, gauss):
+        y, x = np.arange(size_y), np.arange(size_x)
+        rows, columns = np.zeros((groups, 2, size_y)), np.zeros((groups, 3 * n_x, 2, size_x))
+        for group in range(groups):
+            row = 0
+            if group:
+                rows[group] = np.cos(2 * math.pi * group * y / n_y), -np.sin(2 * math.pi * group * y / n_y)
+                for f in range(n_x):
+                    cos, sin = np.cos(2 * math.pi * f * x / n_x), np.sin(2 * math.pi * f * x / n_x)
+                    columns[group, row : row + 3] = gauss(np.stack([cos, sin]), np.stack([-sin, cos]))
+                    row += 3
                 continue
-            x_cos, x_sin = waves(fy, fx, n_y, n_x)
-            w_cos, w_sin = waves(fy, fx, taps, taps)
-            y_cos, y_sin = waves(fy, fx, m_y, m_x)
-            if mirror == (fy, fx):  # its sine is zero: a real frequency
-                forward += [x_cos]
-                filter_ += [w_cos]
-                backward += [y_cos]
-            else:  # a = x.cos, b = -x.sin; a correlation conjugates the filter: c = w.cos, d = +w.sin
-                forward += [x_cos - x_sin, x_cos, -x_sin]
-                filter_ += [w_cos, w_sin - w_cos, w_cos + w_sin]
-                backward += [2 * (y_cos - y_sin), -2 * y_sin, -2 * y_cos]
-    as_float32 = functools.partial(np.asarray, dtype=np.float32)
-    return as_float32(forward), as_float32(filter_), as_float32(np.transpose(backward) / (n_y * n_x))
+            rows[0, :real] = np.stack([np.ones(size_y), (-1.0) ** y])[:real]
+            for part, f in np.ndindex(real, n_x // 2 + 1):
+                cos, sin = np.cos(2 * math.pi * f * x / n_x), np.sin(2 * math.pi * f * x / n_x)
+                which = np.eye(2)[part][:, None]
+                if 2 * f % n_x:
+                    columns[0, row : row + 3] = gauss(which * cos, which * -sin)
+                    row += 3
+                else:
+                    columns[0, row] = which * cos
+                    row += 1
+        return rows, columns
+
+    def synthesis():
+        y, x = np.arange(m_y), np.arange(m_x)
+        columns, rows = np.zeros((groups, 2, m_x, 3 * n_x)), np.zeros((m_y, groups, 2))
+        gauss = ((1, 1), (0, 1), (-1, 0))  # real and imaginary part of k1, k2, k3
+        for group in range(groups):
+            row = 0
+            if group:  # the conjugate frequencies' part is the same: twice the real part
+                phase = 2 * math.pi * group * y / n_y
+                rows[:, group] = np.stack([2 * np.cos(phase), -2 * np.sin(phase)], axis=1)
+                for f in range(n_x):
+                    cos, sin = np.cos(2 * math.pi * f * x / n_x), np.sin(2 * math.pi * f * x / n_x)
+                    for k, (re, im) in enumerate(gauss):
+                        columns[group, :, :, row + k] = re * cos - im * sin, re * sin + im * cos
+                    row += 3
+                continue
+            rows[:, 0, :real] = np.stack([np.ones(m_y), (-1.0) ** y], axis=1)[:, :real]
+            for part, f in np.ndindex(real, n_x // 2 + 1):
+                cos, sin = np.cos(2 * math.pi * f * x / n_x), np.sin(2 * math.pi * f * x / n_x)
+                if 2 * f % n_x:
+                    for k, (re, im) in enumerate(gauss):
+                        columns[0, part, :, row + k] = 2 * (re * cos - im * sin)
+                    row += 3
+                else:
+                    columns[0, part, :, row] = cos
+                    row += 1
+        return columns, rows / (n_y * n_x)
+
+    def float32(pair):
+        return tuple(np.asarray(matrix, np.float32) for matrix in pair)
+
+    # A correlation conjugates the filter's spectrum: c = a of it, d = -b.
+    return _Correlation(
+        forward=float32(analysis(n_y, n_x, lambda a, b: (a + b, a, b))),
+        filter=float32(analysis(taps, taps, lambda a, b: (a, -a - b, a - b))),
+        backward=float32(synthesis()),
+    )

@@ -14,7 +14,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from lcaps_jax import capsules
-from lcaps_jax.convolution import output_size, strided_conv
+from lcaps_jax.convolution import output_size, preferred_layout, strided_conv
 
 PAPER = "paper"
 RELEASED = "released"
@@ -116,7 +116,7 @@ class Convolution(nn.Module):
       channels: output channels.
       kernel_size: along each side.
       stride: 1 or 2.
-      method: see ``strided_conv``.
+      method, layouts: see ``strided_conv``.
       dtype: of the computation; parameters are float32.
     """
 
@@ -124,16 +124,24 @@ class Convolution(nn.Module):
     kernel_size: int
     stride: int = 1
     method: str = "auto"
+    layouts: tuple[str, str] = ("NHWC", "NHWC")
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """``[B, H, W, C]`` to ``[B, h, w, channels]``, of ``dtype``."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.channels)
+        """``[B, H, W, C]`` to ``[B, h, w, channels]`` in the layout NHWC, of ``dtype``."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[self.layouts[0].index("C")], self.channels)
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        y = strided_conv(x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, method=self.method)
-        return y + bias.astype(self.dtype)
+        y = strided_conv(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            method=self.method,
+            layouts=self.layouts,
+        )
+        axes_after_channels = y.ndim - 1 - self.layouts[1].index("C")
+        return y + bias.astype(self.dtype).reshape(-1, *(1,) * axes_after_channels)
 
 
 class PrimaryCapsules(nn.Module):
@@ -162,8 +170,12 @@ class PrimaryCapsules(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         """``[B, I, I, C]`` images to ``[B, n, d]`` float32."""
         conv = functools.partial(Convolution, method=self.method, dtype=self.dtype)
-        x = nn.relu(conv(self.channels, self.conv1_kernel, name="conv1")(images))
-        t = conv(self.types * self.dim, self.primary_kernel, _PRIMARY_STRIDE, name="primary")(x)
+        between = preferred_layout(self.method)
+        conv1 = conv(self.channels, self.conv1_kernel, layouts=("NHWC", between), name="conv1")
+        primary = conv(
+            self.types * self.dim, self.primary_kernel, _PRIMARY_STRIDE, layouts=(between, "NHWC"), name="primary"
+        )
+        t = primary(nn.relu(conv1(images)))
         if self.rectify:
             t = nn.relu(t)
         return t.reshape(images.shape[0], -1, self.dim).astype(jnp.float32)
