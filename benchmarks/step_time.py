@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import timing
 from lcaps_jax import models, parallel, training
-from lcaps_jax.config import Config
+from lcaps_jax.config import CAPSNET, CNN, Config
 from lcaps_jax.data import Split
 
 _BATCH = flags.DEFINE_integer("batch", 100, "Images a step.", lower_bound=1)
@@ -30,25 +30,49 @@ _CASES = {
     "MNIST 9x9, K=100": {"k": 100},
     "MNIST 9x9, K=70, released": {"k": 70, "variant": "released"},
     "MNIST 15x15, K=70": {"k": 70, "primary_kernel": 15},
+    "MNIST 9x9, CapsNet r=3": {"model": "capsnet", "routing_iterations": 3},
+    "MNIST 9x9, CapsNet r=4": {"model": "capsnet", "routing_iterations": 4},
+    "MNIST 9x9, CapsNet r=5": {"model": "capsnet", "routing_iterations": 5},
+    "MNIST, CNN of 64 channels": {"model": "cnn", "channels": 64},
     "affNIST 9x9, K=70": {"k": 70, "image_size": 40},
     "affNIST 15x15, K=70": {"k": 70, "image_size": 40, "conv1_kernel": 15, "primary_kernel": 15},
 }
-_PAPER_SECONDS = {"MNIST 9x9, K=50": 0.2034, "MNIST 9x9, K=70": 0.2159, "MNIST 9x9, K=100": 0.2953}
+_PAPER_SECONDS = {
+    "MNIST 9x9, K=50": 0.2034,
+    "MNIST 9x9, K=70": 0.2159,
+    "MNIST 9x9, K=100": 0.2953,
+    "MNIST 9x9, CapsNet r=3": 1.732,
+    "MNIST 9x9, CapsNet r=4": 2.123,
+    "MNIST 9x9, CapsNet r=5": 2.656,
+}
 _STEPS_A_CALL = 5
 
 
 def step_flops(config: Config, classes: int = 10) -> float:
-    """Direct-convolution arithmetic of a step on one grey image, FLOP: 6 a product, less Conv1's image gradient."""
-    conv1_grid = config.image_size - config.conv1_kernel + 1
-    sizes = models.geometry(config.image_size, config.conv1_kernel, config.primary_kernel)
-    conv1 = conv1_grid**2 * config.conv1_kernel**2 * models.CONV1_CHANNELS
-    primary = sizes.grid**2 * config.primary_kernel**2 * models.CONV1_CHANNELS**2
+    """Direct arithmetic of a step on one grey image, FLOP: 6 a product, less the gradient of the image.
+
+    Convolutions and routing as they are usually written: a product for each place of a kernel, and the votes.
+    """
     shapes = jax.eval_shape(lambda: training.init_params(training.make_model(config, classes), config, 1))
-    kernels = [
-        leaf for path, leaf in jax.tree.leaves_with_path(shapes["ladder"]) if "kernel" in jax.tree_util.keystr(path)
-    ]
-    ladder = sum(int(np.prod(kernel.shape)) for kernel in kernels)
-    return 6.0 * (conv1 + primary + ladder) - 2.0 * conv1
+    conv1_grid = config.image_size - config.conv1_kernel + 1
+    places = {"conv1": conv1_grid**2, "primary": 0}
+    if config.model == CNN:
+        places = {f"conv{layer}": config.image_size**2 for layer in (1, 2, 3)}
+    else:
+        sizes = models.geometry(config.image_size, config.conv1_kernel, config.primary_kernel)
+        places["primary"] = sizes.grid**2
+    products, image_gradient = 0, 0
+    for path, leaf in jax.tree.leaves_with_path(shapes):
+        names = [entry.key for entry in path]
+        if "kernel" not in names[-1]:
+            continue
+        count = int(np.prod(leaf.shape)) * places.get(names[-2], 1)
+        products += count
+        if names[-2] == "conv1":
+            image_gradient = count
+    if config.model == CAPSNET:  # s = sum c u_hat in every iteration, the agreement u_hat v in all but the last
+        products += (2 * config.routing_iterations - 1) * sizes.capsules * classes * models.POSE_DIM
+    return 6.0 * products - 2.0 * image_gradient
 
 
 def main(argv):

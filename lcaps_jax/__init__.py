@@ -7,16 +7,20 @@ from lcaps_jax.capsules import (
     propagate,
     prune,
     regress,
+    route,
     squash,
     squashed_length,
 )
 from lcaps_jax.convolution import strided_conv
-from lcaps_jax.models import LadderCapsNet, LadderLayer, PrimaryCapsules
+from lcaps_jax.models import CapsNet, ConvNet, DynamicRouting, LadderCapsNet, LadderLayer, PrimaryCapsules
 from lcaps_jax.runs import load_run
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CapsNet",
+    "ConvNet",
+    "DynamicRouting",
     "LadderCapsNet",
     "LadderLayer",
     "PrimaryCapsules",
@@ -27,6 +31,7 @@ __all__ = [
     "propagate",
     "prune",
     "regress",
+    "route",
     "squash",
     "squashed_length",
     "strided_conv",

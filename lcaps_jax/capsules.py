@@ -21,7 +21,7 @@ AGREEMENT_SHARPNESS = 5.12
 _einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
-def _length(x: jax.Array) -> jax.Array:
+def length(x: jax.Array) -> jax.Array:
     """Euclidean length ``[...]`` of ``x [..., d]``, with gradient zero at zero.
 
     A plain square root has an infinite slope there, and adding an epsilon behind it does not change that.
@@ -40,8 +40,8 @@ def squash(t: jax.Array) -> jax.Array:
     Returns:
       ``[..., d]``, of length ``|t|^2/(1+|t|^2) < 1``; zero, with zero gradient, at zero.
     """
-    length = _length(t)[..., None]
-    return t * (length / (1 + jnp.square(length)))
+    size = length(t)[..., None]
+    return t * (size / (1 + jnp.square(size)))
 
 
 def squashed_length(t: jax.Array) -> jax.Array:
@@ -188,7 +188,7 @@ def regression_error(regressed: jax.Array, capsules: jax.Array, *, squared: bool
       ``[...]``.
     """
     difference = regressed - capsules
-    distance = jnp.sum(jnp.square(difference), axis=-1) if squared else _length(difference)
+    distance = jnp.sum(jnp.square(difference), axis=-1) if squared else length(difference)
     return jnp.mean(distance, axis=-1)
 
 
@@ -216,8 +216,85 @@ def direction(s: jax.Array, epsilon: float = 0.0) -> jax.Array:
 
     At exact zero, where a direction has no gradient, the gradient is that of ``s/epsilon``, and zero without one.
     """
-    length = _length(s)[..., None] + epsilon
-    return jnp.where(length == 0, 0.0, s / jnp.where(length == 0, 1.0, length))
+    size = length(s)[..., None] + epsilon
+    return jnp.where(size == 0, 0.0, s / jnp.where(size == 0, 1.0, size))
+
+
+@struct.dataclass
+class Routed:
+    """What dynamic routing makes of votes.
+
+    Attributes:
+      pose: ``[..., J, D]`` class capsules v; their length is the activity.
+      coupling: ``[..., n, J]`` coupling coefficients c of the last iteration, which sum to 1 over the classes.
+    """
+
+    pose: jax.Array
+    coupling: jax.Array
+
+
+def route(votes: jax.Array, iterations: int) -> Routed:
+    """Dynamic routing by agreement (Sabour et al. 2017, Algorithm 1), with gradients through every iteration.
+
+    The logits start at zero for each example, so that a result does not depend on the rest of the batch.
+
+    Args:
+      votes: ``[..., n, J, D]`` predictions ``u_hat_j|i`` of capsule i for class j.
+      iterations: r, at least 1.
+
+    Returns:
+      Routed.
+
+    Raises:
+      ValueError: for less than one iteration.
+    """
+    check_iterations(iterations)
+    logits = jnp.zeros(votes.shape[:-1], votes.dtype)
+    for iteration in range(iterations):
+        coupling = jax.nn.softmax(logits, axis=-1)
+        pose = squash(_einsum("...ij,...ije->...je", coupling, votes))
+        if iteration + 1 < iterations:
+            logits += _einsum("...ije,...je->...ij", votes, pose)
+    return Routed(pose, coupling)
+
+
+def route_factored(capsules: jax.Array, kernel: jax.Array, iterations: int) -> Routed:
+    """``route`` of ``votes_ij = u_i W_ij``, which are never written out.
+
+    The votes are the largest array of a routing network, ``[B, n, J, D]``, read twice in each iteration and again in
+    its gradient. Weighting the capsules before the transformation, and transforming the poses back for their agreement,
+    leaves ``[J, B, d, n]``, half of it, first iteration excepted, whose equal coefficients need no array at all.
+
+    Args:
+      capsules: ``[B, n, d]``.
+      kernel: ``[J, d*n, D]`` the transformations W, a capsule's dimensions first.
+      iterations: r, at least 1.
+
+    Returns:
+      Routed, float32.
+
+    Raises:
+      ValueError: for less than one iteration.
+    """
+    check_iterations(iterations)
+    batch, count, dim = capsules.shape
+    classes = kernel.shape[0]
+    u = capsules.swapaxes(1, 2).astype(kernel.dtype)  # [B, d, n]: sums over d then run along n
+    logits = jnp.zeros((classes, batch, count))
+    pose = squash(_einsum("bf,jfe->jbe", u.reshape(batch, -1), kernel) / classes)
+    for _ in range(iterations - 1):
+        back = _einsum("jbe,jfe->jbf", pose.astype(kernel.dtype), kernel).reshape(classes, batch, dim, count)
+        logits += jnp.sum(back * u, axis=2)
+        coupling = jax.nn.softmax(logits, axis=0)
+        weighted = (coupling[:, :, None] * u).reshape(classes, batch, -1).astype(kernel.dtype)
+        pose = squash(_einsum("jbf,jfe->jbe", weighted, kernel))
+    return Routed(pose.swapaxes(0, 1), jax.nn.softmax(logits, axis=0).transpose(1, 2, 0))
+
+
+def check_iterations(iterations: int) -> None:
+    """Raises ValueError unless routing can have so many iterations."""
+    if iterations < 1:
+        raise ValueError(f"Routing needs at least 1 iteration, got {iterations}.")
 
 
 def margin_loss(activity: jax.Array, labels: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from lcaps_jax import capsules, models
 from lcaps_jax.convolution import METHODS
 
 PRECISIONS = ("float32", "bfloat16")
-MODELS = ("lcapsnet",)
+LCAPSNET, CAPSNET, CNN = MODELS = ("lcapsnet", "capsnet", "cnn")
 
 
 class ConfigError(ValueError):
@@ -31,7 +31,9 @@ def _setting(default, help_: str, *, choices: tuple[str, ...] = (), minimum=None
 class Config:
     """Every setting of a run. ``None`` stands for a default that follows from other settings; see ``resolved``."""
 
-    model: str = _setting("lcapsnet", "Network to train.", choices=MODELS)
+    model: str = _setting(
+        LCAPSNET, "Network to train: the Ladder CapsNet, CapsNet with dynamic routing, or a CNN.", choices=MODELS
+    )
     variant: str = _setting(
         "paper", "The network of the paper, or what the authors' released graph computes.", choices=models.VARIANTS
     )
@@ -40,6 +42,8 @@ class Config:
     primary_kernel: int = _setting(9, "Kernel size of the primary capsules' convolution.", minimum=1)
     channels: int = _setting(models.CONV1_CHANNELS, "Channels of the first convolution.", minimum=1)
     capsule_types: int = _setting(models.CAPSULE_TYPES, "Primary capsules at each position.", minimum=1)
+    routing_iterations: int = _setting(3, "Iterations of CapsNet's routing.", minimum=1)
+    decoder: bool = _setting(True, "CapsNet also reconstructs its images.")
 
     dataset: str = _setting(
         "sample",
@@ -108,9 +112,12 @@ class Config:
 
     def check_geometry(self, image_size: int) -> None:
         """Raises ConfigError where kernels or K do not fit images of that size."""
+        if self.model == CNN:
+            return
         try:
             sizes = models.geometry(image_size, self.conv1_kernel, self.primary_kernel, self.capsule_types)
-            capsules.check_keep(self.k, sizes.capsules)
+            if self.model == LCAPSNET:
+                capsules.check_keep(self.k, sizes.capsules)
         except ValueError as error:
             raise ConfigError(str(error)) from None
 

@@ -255,6 +255,11 @@ def shift(image: jax.Array, offset: jax.Array, max_shift: int) -> jax.Array:
     return jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
 
 
+def keys_of(key: jax.Array, positions: jax.Array) -> jax.Array:
+    """A key of its own for each of the positions ``[B]`` in a global batch."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
+
+
 def augment(images: jax.Array, key: jax.Array, positions: jax.Array, max_shift: int) -> jax.Array:
     """Shifts training images at random.
 
@@ -270,8 +275,8 @@ def augment(images: jax.Array, key: jax.Array, positions: jax.Array, max_shift: 
     """
     if not max_shift:
         return images
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
-    offsets = jax.vmap(lambda k: jax.random.randint(k, (2,), -max_shift, max_shift + 1))(keys)
+    draw = jax.vmap(lambda key: jax.random.randint(key, (2,), -max_shift, max_shift + 1))
+    offsets = draw(keys_of(key, positions))
     return jax.vmap(shift, (0, 0, None))(images, offsets, max_shift)
 
 

@@ -29,7 +29,8 @@ def write_all(
     save(training_curve(read_metrics(workdir)), workdir, "training_curve")
     for name, evaluation in evaluations.items():
         save(confusion_matrix(evaluation, class_names, name), workdir, f"confusion_{name}")
-        save(activity_profile(evaluation, name), workdir, f"activity_{name}")
+        if evaluation.primary_activity is not None:
+            save(activity_profile(evaluation, name), workdir, f"activity_{name}")
         save(worst_mistakes(evaluation, splits[name], class_names, name), workdir, f"mistakes_{name}")
 
 
@@ -38,6 +39,12 @@ def save(figure: Figure, workdir: pathlib.Path, name: str) -> None:
     (workdir / FOLDER).mkdir(exist_ok=True)
     name = re.sub(r"[^\w.-]+", "_", name)  # TFDS has names as emnist/balanced
     figure.savefig(workdir / FOLDER / f"{name}.png", dpi=_DPI, bbox_inches="tight")
+
+
+def show_image(axes, image: np.ndarray) -> None:
+    """Draws an image ``[I, I, C]``, uint8, grey or in colours."""
+    axes.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
+    axes.axis("off")
 
 
 def training_curve(lines: Sequence[dict]) -> Figure:
@@ -89,10 +96,11 @@ def activity_profile(evaluation: Evaluation, name: str) -> Figure:
     figure = Figure(figsize=(7, 3.6))
     axes = figure.subplots()
     axes.bar(np.arange(len(ranked)), evaluation.primary_activity[ranked], width=1, label="mean activity")
-    axes.plot(evaluation.kept[ranked], ".", color="tab:red", markersize=3, label="share of images in which it is kept")
-    axes.set(
-        xlabel=f"the {len(ranked)} most active of {len(evaluation.kept)} primary capsules", ylim=(0, 1.03), title=name
-    )
+    if evaluation.kept is not None:
+        kept = evaluation.kept[ranked]
+        axes.plot(kept, ".", color="tab:red", markersize=3, label="share of images in which it is kept")
+    count = len(evaluation.primary_activity)
+    axes.set(xlabel=f"the {len(ranked)} most active of {count} primary capsules", ylim=(0, 1.03), title=name)
     axes.legend()
     return figure
 
@@ -108,8 +116,7 @@ def worst_mistakes(evaluation: Evaluation, split: Split, class_names: Sequence[s
     for axes in grid:
         axes.axis("off")
     for axes, i in zip(grid, worst):
-        image = split.images[i]
-        axes.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
+        show_image(axes, split.images[i])
         true, predicted = class_names[split.labels[i]], class_names[evaluation.predicted[i]]
         axes.set_title(f"{true} taken for {predicted}\nmargin {evaluation.margin[i]:.2f}", fontsize=8)
     figure.suptitle(f"{name}: the {len(worst)} worst of {len(wrong)} mistakes")
@@ -140,10 +147,8 @@ def kept_capsules(
     for i in range(count):
         positions, kept = np.unique(np.asarray(output.index[i]) // types, return_counts=True)
         y, x = (sizes.stride * np.array(divmod(positions, sizes.grid)) + (sizes.receptive_field - 1) / 2).astype(float)
-        image = split.images[i]
-        rows[0, i].imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
+        show_image(rows[0, i], split.images[i])
         rows[0, i].scatter(x, y, s=110 * kept / most, color="tab:orange", alpha=0.75, linewidths=0)
-        rows[0, i].axis("off")
         activity = np.asarray(output.activity[i])
         predicted, true = int(np.argmax(activity)), int(split.labels[i])
         colours = [
@@ -159,3 +164,39 @@ def kept_capsules(
     figure.suptitle(f"{name}: where the {output.index.shape[1]} kept of {sizes.capsules} primary capsules sit")
     figure.tight_layout()
     return figure
+
+
+def reconstructions(split: Split, output: NetworkOutput, class_names: Sequence[str], name: str) -> Figure:
+    """Images above what CapsNet's decoder makes of the pose of the predicted class."""
+    count = len(split)
+    figure = Figure(figsize=(1.3 * count, 3.3))
+    rows = figure.subplots(2, count, squeeze=False)
+    decoded = _as_uint8(np.asarray(output.reconstruction).reshape(split.images.shape))
+    for i in range(count):
+        show_image(rows[0, i], split.images[i])
+        show_image(rows[1, i], decoded[i])
+        predicted = class_names[int(np.argmax(output.activity[i]))]
+        rows[0, i].set_title(class_names[split.labels[i]], fontsize=8)
+        rows[1, i].set_title(f"as {predicted}", fontsize=8)
+    figure.suptitle(f"{name}: images, and their reconstructions from the pose of the predicted class")
+    figure.tight_layout()
+    return figure
+
+
+def perturbations(images: np.ndarray, offsets: np.ndarray, class_name: str) -> Figure:
+    """Reconstructions ``[D, M, I, I, C]`` of a pose, a row for each dimension, moved by ``offsets [M]``."""
+    dims, count = images.shape[:2]
+    figure = Figure(figsize=(0.6 * count, 0.62 * dims))
+    grid = figure.subplots(dims, count, squeeze=False)
+    decoded = _as_uint8(images)
+    for i, j in np.ndindex(dims, count):
+        show_image(grid[i, j], decoded[i, j])
+        if i == 0:
+            grid[i, j].set_title(f"{offsets[j]:+.2f}", fontsize=7)
+    figure.suptitle(f"A {class_name}, reconstructed as each of the {dims} dimensions of its pose is moved", fontsize=9)
+    figure.subplots_adjust(wspace=0.05, hspace=0.05, top=0.93, left=0.01, right=0.99, bottom=0.01)
+    return figure
+
+
+def _as_uint8(images: np.ndarray) -> np.ndarray:
+    return np.rint(255 * images).astype(np.uint8)

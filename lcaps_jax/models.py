@@ -6,12 +6,14 @@ capsules, ``J`` classes, ``D``=16 class-capsule dimension, ``h`` hidden width.
 
 import dataclasses
 import functools
+import math
 
 from flax import linen as nn
 from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
+import optax
 
 from lcaps_jax import capsules
 from lcaps_jax.convolution import output_size, preferred_layout, strided_conv
@@ -28,6 +30,11 @@ _PRIMARY_STRIDE = 2
 
 # eps of the loss (section 4).
 CODE_LOSS_WEIGHT = 1e-4
+# Of the summed squared error of CapsNet's decoder (Sabour et al. 2017), whatever the size of the image.
+RECONSTRUCTION_LOSS_WEIGHT = 5e-4
+_CNN_KERNEL = 5
+_CNN_DENSE = (328, 192)
+_CNN_DROPOUT = 0.5
 # What the released graph adds to |s| before it divides.
 _RELEASED_EPSILON = 1e-8
 
@@ -86,27 +93,33 @@ class LadderOutput:
 
 @struct.dataclass
 class NetworkOutput:
-    """What a network computes of a batch of images.
+    """What a network computes of a batch of images; None is what it does not have.
 
     Attributes:
       activity: ``[B, J]``; the prediction is its argmax.
-      error: ``[B, J]`` as in LadderOutput.
       pose: ``[B, J, D]`` class capsules.
       primary_activity: ``[B, n]``.
+      error: ``[B, J]`` as in LadderOutput.
       index: ``[B, K]`` int32, ascending indices of the kept capsules.
       code: ``[B, n]`` the code vector.
       kept: ``[B, K, d]`` the kept capsules.
-      regressed: ``[B, J, K, d]``, or None where it was not asked for.
+      regressed: ``[B, J, K, d]``, where it was asked for.
+      coupling: ``[B, n, J]`` coupling coefficients of the last routing iteration.
+      reconstruction: ``[B, I*I*C]`` the decoder's image, in [0, 1].
+      logits: ``[B, J]`` of a convolutional network.
     """
 
     activity: jax.Array
-    error: jax.Array
-    pose: jax.Array
-    primary_activity: jax.Array
-    index: jax.Array
-    code: jax.Array
-    kept: jax.Array
-    regressed: jax.Array | None
+    pose: jax.Array | None = None
+    primary_activity: jax.Array | None = None
+    error: jax.Array | None = None
+    index: jax.Array | None = None
+    code: jax.Array | None = None
+    kept: jax.Array | None = None
+    regressed: jax.Array | None = None
+    coupling: jax.Array | None = None
+    reconstruction: jax.Array | None = None
+    logits: jax.Array | None = None
 
 
 class Convolution(nn.Module):
@@ -319,11 +332,19 @@ class LadderCapsNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, with_regressed: bool = False) -> NetworkOutput:
+    def __call__(
+        self,
+        images: jax.Array,
+        labels: jax.Array | None = None,
+        keys: jax.Array | None = None,
+        *,
+        with_regressed: bool = False,
+    ) -> NetworkOutput:
         """Class capsules of images.
 
         Args:
           images: ``[B, I, I, C]`` in [0, 1].
+          labels, keys: what training gives every network; not used by this one.
           with_regressed: also return the regressed capsules.
 
         Returns:
@@ -332,6 +353,7 @@ class LadderCapsNet(nn.Module):
         Raises:
           ValueError: for images too small for the kernels, ``k`` outside 1..n, or an unknown variant.
         """
+        del labels, keys
         if self.variant not in VARIANTS:
             raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}.")
         sizes = geometry(min(images.shape[1:3]), self.conv1_kernel, self.primary_kernel, self.types)
@@ -363,10 +385,202 @@ class LadderCapsNet(nn.Module):
             regressed=ladder.regressed,
         )
 
-    def loss(self, output: NetworkOutput, labels: jax.Array) -> jax.Array:
-        """Loss of each example, ``[B]`` (section 4), of the output and integer labels ``[B]``."""
+    def loss(self, output: NetworkOutput, labels: jax.Array, images: jax.Array | None = None) -> jax.Array:
+        """Loss of each example, ``[B]`` (section 4), of the output and integer labels ``[B]``; images are not used."""
+        del images
         if self.variant == PAPER:
             class_loss, code_loss = capsules.margin_loss(output.activity, labels), capsules.code_loss
         else:
             class_loss, code_loss = capsules.released_loss(output.error, labels), capsules.released_code_loss
         return class_loss + CODE_LOSS_WEIGHT * code_loss(output.code, output.primary_activity)
+
+
+class DynamicRouting(nn.Module):
+    """Capsules to class capsules by routing (Sabour et al. 2017).
+
+    Attributes:
+      classes: J.
+      iterations: r.
+      pose_dim: D.
+      dtype: of the transformations; poses and coupling coefficients are float32.
+    """
+
+    classes: int
+    iterations: int = 3
+    pose_dim: int = POSE_DIM
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, primary: jax.Array) -> capsules.Routed:
+        """Capsules ``[B, n, d]`` to poses ``[B, J, D]`` and coupling coefficients ``[B, n, J]``."""
+        count, dim = primary.shape[1:]
+        # The initial scale of Sabour's own code.
+        kernel = self.param("kernel", nn.initializers.normal(0.1), (self.classes, dim * count, self.pose_dim))
+        return capsules.route_factored(primary, kernel.astype(self.dtype), self.iterations)
+
+
+class Decoder(nn.Module):
+    """The pose of one class to an image (Sabour et al. 2017, Figure 2).
+
+    Attributes:
+      pixels: I*I*C.
+      dtype: of the computation.
+    """
+
+    pixels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, pose: jax.Array, chosen: jax.Array) -> jax.Array:
+        """Poses ``[B, J, D]`` and the class to show of each, ``[B]``, to ``[B, pixels]`` float32 in [0, 1]."""
+        masked = pose * jax.nn.one_hot(chosen, pose.shape[1])[..., None]
+        dense = functools.partial(
+            nn.Dense,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.glorot_uniform(),
+            precision=lax.Precision.HIGHEST,
+        )
+        x = nn.relu(dense(512, name="dense1")(masked.reshape(len(pose), -1)))
+        x = nn.relu(dense(1024, name="dense2")(x))
+        return nn.sigmoid(dense(self.pixels, name="dense3")(x).astype(jnp.float32))
+
+
+class CapsNet(nn.Module):
+    """The capsule network with dynamic routing (Sabour et al. 2017).
+
+    Attributes:
+      classes: J.
+      iterations: of the routing.
+      decoder: whether to reconstruct the image, which regularises the poses.
+      conv1_kernel, primary_kernel, channels, types, convolution, dtype: as for LadderCapsNet.
+    """
+
+    classes: int = 10
+    iterations: int = 3
+    decoder: bool = True
+    conv1_kernel: int = 9
+    primary_kernel: int = 9
+    channels: int = CONV1_CHANNELS
+    types: int = CAPSULE_TYPES
+    convolution: str = "auto"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, labels: jax.Array | None = None, keys: jax.Array | None = None
+    ) -> NetworkOutput:
+        """Class capsules of images.
+
+        Args:
+          images: ``[B, I, I, C]`` in [0, 1].
+          labels: ``[B]`` the classes to reconstruct, as in training; None for the predicted ones.
+          keys: not used by this network.
+
+        Returns:
+          NetworkOutput with activity, pose, primary_activity, coupling and, with a decoder, reconstruction.
+
+        Raises:
+          ValueError: for images too small for the kernels, or less than one iteration.
+        """
+        del keys
+        geometry(min(images.shape[1:3]), self.conv1_kernel, self.primary_kernel, self.types)
+        t = PrimaryCapsules(
+            self.conv1_kernel,
+            self.primary_kernel,
+            channels=self.channels,
+            types=self.types,
+            method=self.convolution,
+            dtype=self.dtype,
+            name="primary_capsules",
+        )(images)
+        routing = DynamicRouting(self.classes, self.iterations, dtype=self.dtype, name="routing")
+        routed = routing(capsules.squash(t))
+        activity = capsules.length(routed.pose)
+        reconstruction = None
+        if self.decoder:
+            shown = jnp.argmax(activity, axis=-1) if labels is None else labels
+            pixels = math.prod(images.shape[1:])
+            reconstruction = Decoder(pixels, dtype=self.dtype, name="decoder")(routed.pose, shown)
+        return NetworkOutput(
+            activity=activity,
+            pose=routed.pose,
+            primary_activity=capsules.squashed_length(t),
+            coupling=routed.coupling,
+            reconstruction=reconstruction,
+        )
+
+    def loss(self, output: NetworkOutput, labels: jax.Array, images: jax.Array) -> jax.Array:
+        """Margin loss and 0.0005 times the summed squared error of the reconstruction, ``[B]``."""
+        loss = capsules.margin_loss(output.activity, labels)
+        if output.reconstruction is None:
+            return loss
+        difference = output.reconstruction - images.reshape(len(images), -1)
+        return loss + RECONSTRUCTION_LOSS_WEIGHT * jnp.sum(jnp.square(difference), axis=-1)
+
+
+class ConvNet(nn.Module):
+    """The convolutional baseline of Sabour et al. (2017, section 5), or a narrower one of its form.
+
+    Attributes:
+      classes: J.
+      channels: of the first and the second convolution; the third has half as many. Sabour's: 256.
+      convolution: method, see ``strided_conv``.
+      dtype: of the computation; the softmax is float32.
+    """
+
+    classes: int = 10
+    channels: int = CONV1_CHANNELS
+    convolution: str = "auto"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, labels: jax.Array | None = None, keys: jax.Array | None = None
+    ) -> NetworkOutput:
+        """Class probabilities of images.
+
+        Args:
+          images: ``[B, I, I, C]`` in [0, 1].
+          labels: not used by this network.
+          keys: ``[B]`` of the dropout, as in training; None for none. Each image draws by its own key, so that one
+            device and many see the same network.
+
+        Returns:
+          NetworkOutput with activity, the probabilities, and logits.
+        """
+        del labels
+        between = preferred_layout(self.convolution)
+        border = _CNN_KERNEL // 2
+        x, layout = images, "NHWC"
+        widths = (self.channels, self.channels, max(1, self.channels // 2))
+        for layer, width in enumerate(widths, start=1):
+            padding = [(border, border) if axis in "HW" else (0, 0) for axis in layout]
+            out = between if layer < len(widths) else "NHWC"
+            convolve = Convolution(
+                width,
+                _CNN_KERNEL,
+                method=self.convolution,
+                layouts=(layout, out),
+                dtype=self.dtype,
+                name=f"conv{layer}",
+            )
+            x, layout = nn.relu(convolve(jnp.pad(x, padding))), out
+        x = x.reshape(len(x), -1)
+        dense = functools.partial(
+            nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform(), precision=lax.Precision.HIGHEST
+        )
+        for layer, width in enumerate(_CNN_DENSE, start=1):
+            x = nn.relu(dense(width, name=f"dense{layer}")(x))
+        if keys is not None:
+            kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - _CNN_DROPOUT, x.shape[1:]))(keys)
+            x = jnp.where(kept, x / (1 - _CNN_DROPOUT), 0)
+        logits = dense(self.classes, name="logits")(x).astype(jnp.float32)
+        return NetworkOutput(activity=nn.softmax(logits), logits=logits)
+
+    def loss(self, output: NetworkOutput, labels: jax.Array, images: jax.Array | None = None) -> jax.Array:
+        """Softmax cross-entropy of each example, ``[B]``; images are not used."""
+        del images
+        return optax.softmax_cross_entropy_with_integer_labels(output.logits, labels)
+
+
+Network = LadderCapsNet | CapsNet | ConvNet

@@ -15,8 +15,18 @@ import numpy as np
 
 from lcaps_jax import data, figures, parallel, training
 from lcaps_jax.checkpoints import BEST, LAST, Checkpoints
-from lcaps_jax.config import CONFIG_FILE, PARTIAL, Config, ConfigError, read_config, write_config, write_json
-from lcaps_jax.models import LadderCapsNet, geometry
+from lcaps_jax.config import (
+    CAPSNET,
+    CONFIG_FILE,
+    LCAPSNET,
+    PARTIAL,
+    Config,
+    ConfigError,
+    read_config,
+    write_config,
+    write_json,
+)
+from lcaps_jax.models import Decoder, Network, geometry
 
 RESULTS_FILE = "results.json"
 _LOCK_FILE = ".lock"
@@ -38,7 +48,7 @@ class Run:
       checkpoint: ``"last"`` or ``"best"``.
     """
 
-    model: LadderCapsNet
+    model: Network
     params: dict
     config: Config
     class_names: tuple[str, ...]
@@ -131,7 +141,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
             _add_results(workdir, {name: evaluation.result(step) for name, evaluation in evaluations.items()})
 
         fitted = training.fit(config, model, train_split, validation, tests, workdir, on_epoch)
-        _draw_kept_capsules(workdir, config, model, fitted.state.params, tests, source.class_names)
+        _draw_examples(workdir, config, model, fitted.state.params, tests, source.class_names)
     if parallel.is_main():
         for name, evaluation in fitted.evaluations.items():
             result = format_result(evaluation.result(fitted.steps))
@@ -224,7 +234,7 @@ def evaluate_run(
     if parallel.is_main():
         figures.write_all(workdir, evaluations, splits, run.class_names)
         _add_results(workdir, {name: evaluation.result(run.step) for name, evaluation in evaluations.items()})
-    _draw_kept_capsules(workdir, run.config, run.model, run.params, splits, run.class_names)
+    _draw_examples(workdir, run.config, run.model, run.params, splits, run.class_names)
     return evaluations
 
 
@@ -233,21 +243,61 @@ def _add_results(workdir: pathlib.Path, results: Mapping[str, dict]) -> None:
     write_json(workdir / RESULTS_FILE, {**read_results(workdir), **results})
 
 
-def _draw_kept_capsules(
+def _draw_examples(
     workdir: pathlib.Path,
     config: Config,
-    model: LadderCapsNet,
+    model: Network,
     params: dict,
     splits: Mapping[str, data.Split],
     class_names: Sequence[str],
 ) -> None:
-    """Draws where the kept capsules sit on the first images of each test set."""
-    sizes = geometry(config.image_size, config.conv1_kernel, config.primary_kernel, config.capsule_types)
+    """Draws what the network makes of the first images of each test set.
+
+    Where the kept capsules sit, or for CapsNet the reconstructions, and what each dimension of a pose stands for.
+    """
+    if config.model == LCAPSNET:
+        sizes = geometry(config.image_size, config.conv1_kernel, config.primary_kernel, config.capsule_types)
+    elif config.model != CAPSNET or not config.decoder:
+        return
     for name, split in splits.items():
         shown = data.Split(split.images[:_SHOWN], split.labels[:_SHOWN])
         output = jax.device_get(jax.jit(model.apply)({"params": params}, data.to_unit_range(shown.images)))
+        if config.model == LCAPSNET:
+            pictures = {f"capsules_{name}": figures.kept_capsules(shown, output, sizes, class_names, name)}
+        else:
+            images, offsets = perturbed_reconstructions(params, output.pose[0], shown.labels[0], shown.images.shape[1:])
+            pictures = {
+                f"reconstructions_{name}": figures.reconstructions(shown, output, class_names, name),
+                f"perturbations_{name}": figures.perturbations(images, offsets, class_names[shown.labels[0]]),
+            }
         if parallel.is_main():
-            figures.save(figures.kept_capsules(shown, output, sizes, class_names, name), workdir, f"capsules_{name}")
+            for file, picture in pictures.items():
+                figures.save(picture, workdir, file)
+
+
+def perturbed_reconstructions(
+    params: dict, pose: np.ndarray, label: int, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What CapsNet's decoder draws as each dimension of a pose is moved (Sabour et al. 2017, Figure 4).
+
+    Args:
+      params: of a CapsNet with a decoder.
+      pose: ``[J, D]`` of one image.
+      label: its class.
+      shape: (I, I, C).
+
+    Returns:
+      Images ``[D, 11, I, I, C]`` in [0, 1], and the offsets ``[11]``, from -0.25 to 0.25.
+    """
+    offsets = np.linspace(-0.25, 0.25, 11)
+    dim = pose.shape[1]
+    moved = np.broadcast_to(pose, (dim, len(offsets), *pose.shape)).copy()
+    for i in range(dim):
+        moved[i, :, label, i] += offsets
+    moved = moved.reshape(-1, *pose.shape)
+    decoder = Decoder(int(np.prod(shape)))
+    images = decoder.apply({"params": params["decoder"]}, moved, np.full(len(moved), label))
+    return np.asarray(images).reshape(dim, len(offsets), *shape), offsets
 
 
 def read_results(workdir: pathlib.Path) -> dict:

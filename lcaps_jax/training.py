@@ -21,12 +21,14 @@ import optax
 
 from lcaps_jax import data, parallel
 from lcaps_jax.checkpoints import BEST, LAST, Checkpoints
-from lcaps_jax.config import Config
+from lcaps_jax.config import CAPSNET, CNN, Config
 from lcaps_jax.metrics import MetricLog, wilson_interval
-from lcaps_jax.models import LadderCapsNet
+from lcaps_jax.models import CapsNet, ConvNet, LadderCapsNet, Network
 
 # Streams of randomness that all start at the run's seed.
 _INIT, _ORDER, _SHIFT = range(3)
+# Of a step's stream of shifts, beyond every position in a batch.
+_DROPOUT = 2**31
 # Batches of one evaluation call.
 _EVAL_STEPS = 20
 
@@ -101,19 +103,24 @@ def make_batches(index: np.ndarray, weight: np.ndarray | None = None) -> Batches
     return Batches(*map(parallel.shard, (index, position, weight)))
 
 
-def make_model(config: Config, classes: int) -> LadderCapsNet:
+def make_model(config: Config, classes: int) -> Network:
     """The network of the settings."""
-    return LadderCapsNet(
-        classes=classes,
-        k=config.k,
-        conv1_kernel=config.conv1_kernel,
-        primary_kernel=config.primary_kernel,
-        channels=config.channels,
-        types=config.capsule_types,
-        variant=config.variant,
-        convolution=config.convolution,
-        dtype=jnp.dtype(config.precision),
-    )
+    common = {
+        "classes": classes,
+        "channels": config.channels,
+        "convolution": config.convolution,
+        "dtype": jnp.dtype(config.precision),
+    }
+    if config.model == CNN:
+        return ConvNet(**common)
+    primary = {
+        "conv1_kernel": config.conv1_kernel,
+        "primary_kernel": config.primary_kernel,
+        "types": config.capsule_types,
+    }
+    if config.model == CAPSNET:
+        return CapsNet(iterations=config.routing_iterations, decoder=config.decoder, **primary, **common)
+    return LadderCapsNet(k=config.k, variant=config.variant, **primary, **common)
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
@@ -124,16 +131,14 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     return optax.adam(schedule)
 
 
-def init_params(model: LadderCapsNet, config: Config, channels: int) -> dict:
+def init_params(model: Network, config: Config, channels: int) -> dict:
     """Initial parameters, from the seed alone."""
     image = jnp.zeros((1, config.image_size, config.image_size, channels))
     key = jax.random.fold_in(jax.random.key(config.seed), _INIT)
     return model.init(key, image)["params"]
 
 
-def init_state(
-    model: LadderCapsNet, optimizer: optax.GradientTransformation, config: Config, channels: int
-) -> TrainState:
+def init_state(model: Network, optimizer: optax.GradientTransformation, config: Config, channels: int) -> TrainState:
     """State before the first step."""
 
     @jax.jit
@@ -144,7 +149,7 @@ def init_state(
     return init()
 
 
-def make_train_steps(model: LadderCapsNet, optimizer: optax.GradientTransformation, max_shift: int) -> Callable:
+def make_train_steps(model: Network, optimizer: optax.GradientTransformation, max_shift: int) -> Callable:
     """The training steps of one call.
 
     Returns:
@@ -152,16 +157,18 @@ def make_train_steps(model: LadderCapsNet, optimizer: optax.GradientTransformati
       ``loss [S]``, mean over the batch, and ``errors [S]``, wrong predictions in it.
     """
 
-    def loss_and_errors(params, images, labels):
-        output = model.apply({"params": params}, images)
+    def loss_and_errors(params, images, labels, keys):
+        output = model.apply({"params": params}, images, labels, keys)
         errors = jnp.sum(jnp.argmax(output.activity, axis=-1) != labels)
-        return jnp.mean(model.loss(output, labels)), errors
+        return jnp.mean(model.loss(output, labels, images)), errors
 
     def train_step(train_data: TrainData, state: TrainState, batch: Batches):
         images, labels = train_data.images[batch.index], train_data.labels[batch.index]
         step_key = jax.random.fold_in(train_data.key, state.step)
         images = data.to_unit_range(data.augment(images, step_key, batch.position, max_shift))
-        (loss, errors), gradients = jax.value_and_grad(loss_and_errors, has_aux=True)(state.params, images, labels)
+        dropout_keys = data.keys_of(jax.random.fold_in(step_key, _DROPOUT), batch.position)
+        loss_and_gradients = jax.value_and_grad(loss_and_errors, has_aux=True)
+        (loss, errors), gradients = loss_and_gradients(state.params, images, labels, dropout_keys)
         gradients, loss = parallel.mean((gradients, loss))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -180,17 +187,17 @@ class EvalSums:
     Attributes:
       loss: of the losses.
       confusion: ``[J, J]``, images by true and predicted class.
-      primary_activity: ``[n]``, activities of the primary capsules.
-      kept: ``[n]``, how often each is kept.
+      primary_activity: ``[n]``, activities of the primary capsules; None without capsules.
+      kept: ``[n]``, how often each is kept; None without pruning.
     """
 
     loss: jax.Array
     confusion: jax.Array
-    primary_activity: jax.Array
-    kept: jax.Array
+    primary_activity: jax.Array | None
+    kept: jax.Array | None
 
 
-def make_eval_steps(model: LadderCapsNet) -> Callable:
+def make_eval_steps(model: Network) -> Callable:
     """The evaluation of one call's batches.
 
     Returns:
@@ -199,15 +206,16 @@ def make_eval_steps(model: LadderCapsNet) -> Callable:
     """
 
     def eval_step(params, images, labels, batch: Batches):
-        output = model.apply({"params": params}, data.to_unit_range(images[batch.index]))
+        images = data.to_unit_range(images[batch.index])
+        output = model.apply({"params": params}, images)
         labels, weight = labels[batch.index], batch.weight
         predicted = jnp.argmax(output.activity, axis=-1)
         classes = output.activity.shape[-1]
         sums = EvalSums(
-            loss=jnp.sum(weight * model.loss(output, labels)),
+            loss=jnp.sum(weight * model.loss(output, labels, images)),
             confusion=jnp.zeros((classes, classes)).at[labels, predicted].add(weight),
-            primary_activity=jnp.dot(weight, output.primary_activity, precision=lax.Precision.HIGHEST),
-            kept=jnp.dot(weight, output.code, precision=lax.Precision.HIGHEST),
+            primary_activity=_weighted_sum(weight, output.primary_activity),
+            kept=_weighted_sum(weight, output.code),
         )
         true_activity = jnp.take_along_axis(output.activity, labels[:, None], axis=-1)[:, 0]
         return sums, predicted, jnp.max(output.activity, axis=-1) - true_activity
@@ -220,6 +228,10 @@ def make_eval_steps(model: LadderCapsNet) -> Callable:
     return parallel.pmap(eval_steps)
 
 
+def _weighted_sum(weight: jax.Array, x: jax.Array | None) -> jax.Array | None:
+    return None if x is None else jnp.dot(weight, x, precision=lax.Precision.HIGHEST)
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """How a network does on a data set.
@@ -228,8 +240,8 @@ class Evaluation:
       count: images, N.
       loss: mean.
       confusion: ``[J, J]`` int64, images by true and predicted class.
-      primary_activity: ``[n]`` mean activity of each primary capsule.
-      kept: ``[n]`` share of the images for which each is kept.
+      primary_activity: ``[n]`` mean activity of each primary capsule; None without capsules.
+      kept: ``[n]`` share of the images for which each is kept; None without pruning.
       predicted: ``[N]`` classes.
       margin: ``[N]`` activity of the predicted class less that of the true one.
     """
@@ -237,8 +249,8 @@ class Evaluation:
     count: int
     loss: float
     confusion: np.ndarray
-    primary_activity: np.ndarray
-    kept: np.ndarray
+    primary_activity: np.ndarray | None
+    kept: np.ndarray | None
     predicted: np.ndarray
     margin: np.ndarray
 
@@ -283,12 +295,13 @@ def evaluate(eval_steps: Callable, params, split: tuple[jax.Array, jax.Array], b
         predicted.append(np.asarray(chunk_predicted).ravel())
         margin.append(np.asarray(chunk_margin).ravel())
     summed = jax.tree.map(lambda *parts: sum(parts), *sums)
+    means = jax.tree.map(lambda part: part / count, summed)
     return Evaluation(
         count=count,
-        loss=float(summed.loss / count),
+        loss=float(means.loss),
         confusion=np.rint(summed.confusion).astype(np.int64),
-        primary_activity=summed.primary_activity / count,
-        kept=summed.kept / count,
+        primary_activity=means.primary_activity,
+        kept=means.kept,
         predicted=np.concatenate(predicted)[:count],
         margin=np.concatenate(margin)[:count],
     )
@@ -373,7 +386,7 @@ def steps_per_epoch(config: Config, images: int) -> int:
 
 def fit(
     config: Config,
-    model: LadderCapsNet,
+    model: Network,
     train: data.Split,
     validation: data.Split | None,
     tests: dict[str, data.Split],
