@@ -18,6 +18,9 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", LAST, [LAST, BEST], "The last checkpoint, or the best by validation error."
 )
+_AFFNIST_VARIANTS = flags.DEFINE_integer(
+    "affnist_variants", None, "Variants of each digit in the set 'affnist'. Default: those of the run.", 1, 32
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a step, over all devices. Default: that of the run.", 1)
 
 
@@ -27,7 +30,14 @@ def main(argv):
     workdir = pathlib.Path(_WORKDIR.value)
     run = runs.load_run(workdir, _CHECKPOINT.value)
     names = _EVAL_DATASETS.value or run.config.eval_datasets
-    evaluations = runs.evaluate_run(run, names, workdir, batch_size=_BATCH_SIZE.value, data_dir=_DATA_DIR.value)
+    evaluations = runs.evaluate_run(
+        run,
+        names,
+        workdir,
+        batch_size=_BATCH_SIZE.value,
+        data_dir=_DATA_DIR.value,
+        affnist_variants=_AFFNIST_VARIANTS.value,
+    )
     for name, evaluation in evaluations.items():
         result = runs.format_result(evaluation.result(run.step))
         print(f"{name}: {result}, {run.checkpoint} checkpoint, step {run.step}")

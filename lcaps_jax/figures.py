@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 import numpy as np
 
-from lcaps_jax.data import Split
+from lcaps_jax.data import Split, TestSet
 from lcaps_jax.metrics import read_metrics
 from lcaps_jax.models import Geometry, NetworkOutput
 from lcaps_jax.training import Evaluation
@@ -22,7 +22,7 @@ _DPI = 130
 def write_all(
     workdir: pathlib.Path,
     evaluations: Mapping[str, Evaluation],
-    splits: Mapping[str, Split],
+    splits: Mapping[str, TestSet],
     class_names: Sequence[str],
 ) -> None:
     """Draws a run: its training curve; for each set the confusion matrix, activity profile and worst mistakes."""
@@ -105,7 +105,7 @@ def activity_profile(evaluation: Evaluation, name: str) -> Figure:
     return figure
 
 
-def worst_mistakes(evaluation: Evaluation, split: Split, class_names: Sequence[str], name: str) -> Figure:
+def worst_mistakes(evaluation: Evaluation, split: TestSet, class_names: Sequence[str], name: str) -> Figure:
     """The wrongly classified images that the network was surest of, with true and predicted class."""
     wrong = np.flatnonzero(evaluation.predicted != split.labels)
     worst = wrong[np.argsort(-evaluation.margin[wrong], kind="stable")][:_MISTAKES]
@@ -115,9 +115,10 @@ def worst_mistakes(evaluation: Evaluation, split: Split, class_names: Sequence[s
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
-    for axes, i in zip(grid, worst):
-        show_image(axes, split.images[i])
-        true, predicted = class_names[split.labels[i]], class_names[evaluation.predicted[i]]
+    shown = split.take(worst)
+    for axes, i, image, label in zip(grid, worst, shown.images, shown.labels):
+        show_image(axes, image)
+        true, predicted = class_names[label], class_names[evaluation.predicted[i]]
         axes.set_title(f"{true} taken for {predicted}\nmargin {evaluation.margin[i]:.2f}", fontsize=8)
     figure.suptitle(f"{name}: the {len(worst)} worst of {len(wrong)} mistakes")
     figure.tight_layout()
@@ -200,3 +201,98 @@ def perturbations(images: np.ndarray, offsets: np.ndarray, class_name: str) -> F
 
 def _as_uint8(images: np.ndarray) -> np.ndarray:
     return np.rint(255 * images).astype(np.uint8)
+
+
+def lengths_and_couplings(activity: np.ndarray, coupling: np.ndarray, shown: int = 100) -> Figure:
+    """Mean length and mean coupling coefficient ``[n]`` of the most active capsules of a CapsNet (paper, Figure 1)."""
+    ranked = np.argsort(-activity, kind="stable")[:shown]
+    figure = Figure(figsize=(7, 3.4))
+    left = figure.subplots()
+    left.bar(np.arange(len(ranked)), activity[ranked], width=1, color="tab:blue", alpha=0.7)
+    left.set(xlabel=f"the {len(ranked)} most active of {len(activity)} primary capsules", ylim=(0, 1))
+    left.set_ylabel("mean length", color="tab:blue")
+    right = left.twinx()
+    right.bar(np.arange(len(ranked)), coupling[ranked], width=0.5, color="tab:red", alpha=0.7)
+    right.set_ylabel("mean coupling coefficient to the class", color="tab:red")
+    figure.tight_layout()
+    return figure
+
+
+def activity_levels(activities: Mapping[int, np.ndarray]) -> Figure:
+    """Mean activity ``[n]`` of the most active capsules, for several K (paper, Figure 4)."""
+    figure = Figure(figsize=(3.6 * len(activities), 3))
+    for axes, (k, activity) in zip(
+        figure.subplots(1, len(activities), sharey=True, squeeze=False)[0], activities.items()
+    ):
+        ranked = np.sort(activity)[::-1][:_PROFILE_CAPSULES]
+        axes.bar(np.arange(len(ranked)), ranked, width=1)
+        axes.axvline(k - 0.5, color="tab:red", linewidth=0.8)
+        axes.set(title=f"K={k}", ylim=(0, 1), xlabel=f"the {len(ranked)} most active of {len(activity)}")
+    figure.axes[0].set_ylabel("mean activity")
+    figure.tight_layout()
+    return figure
+
+
+_BINS = 8
+
+
+def binned_errors(values: np.ndarray, wrong: Mapping[str, np.ndarray]) -> list[tuple[float, float, int, dict]]:
+    """Error in percent of each network, by equal ranges of a quantity: lower and upper end, images, errors by name."""
+    edges = np.linspace(values.min(), values.max(), _BINS + 1)
+    place = np.clip(np.digitize(values, edges) - 1, 0, _BINS - 1)
+    lines = []
+    for i in range(_BINS):
+        inside = place == i
+        if inside.any():
+            errors = {name: round(100 * float(mistakes[inside].mean()), 2) for name, mistakes in wrong.items()}
+            lines.append((float(edges[i]), float(edges[i + 1]), int(inside.sum()), errors))
+    return lines
+
+
+def errors_by(quantities: Mapping[str, np.ndarray], wrong: Mapping[str, np.ndarray]) -> Figure:
+    """Error against each quantity ``[N]``, of networks whose mistakes ``[N]`` are given by name."""
+    figure = Figure(figsize=(3.2 * len(quantities), 3.2))
+    for axes, (quantity, values) in zip(
+        figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0], quantities.items()
+    ):
+        lines = binned_errors(values, wrong)
+        for name in wrong:
+            axes.plot(
+                [(low + high) / 2 for low, high, *_ in lines], [line[3][name] for line in lines], "o-", label=name
+            )
+        axes.set(xlabel=quantity)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("error (%)")
+    figure.axes[0].legend(fontsize=7)
+    figure.tight_layout()
+    return figure
+
+
+def activity_under(
+    label: int,
+    sweeps: Mapping[str, np.ndarray],
+    results: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray | None]]],
+) -> Figure:
+    """Activity of a digit's class above its pose, as the digit is transformed.
+
+    Args:
+      label: the digit's class.
+      sweeps: amounts ``[M]`` by name of the transformation.
+      results: by network and transformation, activities ``[M]`` and poses ``[M, D]``, None without capsules.
+    """
+    posed = [name for name, by_sweep in results.items() if next(iter(by_sweep.values()))[1] is not None]
+    figure = Figure(figsize=(3.4 * len(sweeps), 2.4 * (1 + len(posed))))
+    grid = figure.subplots(1 + len(posed), len(sweeps), squeeze=False, sharex="col")
+    for column, (sweep, values) in enumerate(sweeps.items()):
+        for name, by_sweep in results.items():
+            grid[0, column].plot(values, by_sweep[sweep][0], label=name)
+        grid[0, column].set(title=sweep, ylim=(0, 1.02))
+        for row, name in enumerate(posed, start=1):
+            grid[row, column].plot(values, results[name][sweep][1], linewidth=0.8)
+        grid[-1, column].set_xlabel(sweep)
+    grid[0, 0].set_ylabel(f"activity of class {label}")
+    grid[0, 0].legend(fontsize=7)
+    for row, name in enumerate(posed, start=1):
+        grid[row, 0].set_ylabel(f"pose of class {label}\n{name}", fontsize=8)
+    figure.tight_layout()
+    return figure

@@ -415,7 +415,7 @@ class DynamicRouting(nn.Module):
         """Capsules ``[B, n, d]`` to poses ``[B, J, D]`` and coupling coefficients ``[B, n, J]``."""
         count, dim = primary.shape[1:]
         # The initial scale of Sabour's own code.
-        kernel = self.param("kernel", nn.initializers.normal(0.1), (self.classes, dim * count, self.pose_dim))
+        kernel = self.param("kernel", nn.initializers.normal(0.1), (self.classes, self.pose_dim, dim * count))
         return capsules.route_factored(primary, kernel.astype(self.dtype), self.iterations)
 
 

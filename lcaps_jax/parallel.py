@@ -49,8 +49,8 @@ def pmap(function: Callable, *, donate_first: bool = False) -> Callable:
 
 
 def mean(tree):
-    """Mean over the devices; inside ``pmap``."""
-    return lax.pmean(tree, AXIS)
+    """Mean over the devices; inside ``pmap``. Of one device there is nothing to do, which XLA would do by copying."""
+    return tree if lax.axis_size(AXIS) == 1 else lax.pmean(tree, AXIS)
 
 
 def total(tree):
@@ -123,9 +123,8 @@ def check_fits(nbytes: int, what: str) -> None:
 
 
 def prepare() -> None:
-    """What an entry point does before it computes."""
-    if jax.default_backend() == "cpu":
-        reuse_freed_memory()
+    """What an entry point does first of all."""
+    reuse_freed_memory()
     _keep_compiled_programs()
 
 
@@ -144,7 +143,8 @@ def reuse_freed_memory() -> None:
     """Makes glibc keep freed memory, which makes work on large arrays faster; without glibc does nothing.
 
     By default each large temporary array is mapped afresh from the kernel and unmapped after use, and the page faults
-    of touching it can take longer than the arithmetic on it. ``docs/performance.md`` has what it gives.
+    of touching it can take longer than the arithmetic on it. ``docs/performance.md`` has what it gives. To be called
+    before JAX looks for devices: the threads that it starts then keep the arenas that they have.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

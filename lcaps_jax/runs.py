@@ -103,16 +103,11 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
     workdir = pathlib.Path(workdir)
     parallel.check_batch_size(config.batch_size)
     if (workdir / CONFIG_FILE).exists():
-        earlier, about = read_config(workdir)
+        earlier, _ = read_config(workdir)
         config = config.with_defaults_of(earlier)
         config.check_continues(earlier)
-        total = config.epochs * training.steps_per_epoch(config, about["train_images"])
-        evaluated = {name for name, result in read_results(workdir).items() if result["step"] == total}
-        if total in Checkpoints(workdir, read_only=True).steps() and set(config.eval_datasets) <= evaluated:
-            print(
-                f"{workdir} is finished: {config.epochs} epochs, {total} steps. A larger --epochs continues it.",
-                flush=True,
-            )
+        if is_finished(config, workdir):
+            print(f"{workdir} is finished: {config.epochs} epochs. A larger --epochs continues it.", flush=True)
             return
     elif workdir.exists() and not _is_empty(workdir):
         raise ConfigError(f"--workdir={workdir} holds something else and no run; give a new or an empty folder.")
@@ -138,7 +133,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
 
         def on_epoch(evaluations, step):
             figures.write_all(workdir, evaluations, tests, source.class_names)
-            _add_results(workdir, {name: evaluation.result(step) for name, evaluation in evaluations.items()})
+            _add_results(workdir, evaluations, tests, step)
 
         fitted = training.fit(config, model, train_split, validation, tests, workdir, on_epoch)
         _draw_examples(workdir, config, model, fitted.state.params, tests, source.class_names)
@@ -149,15 +144,26 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
         print(f"Everything is in {workdir}; pictures in {workdir / figures.FOLDER}.", flush=True)
 
 
+def is_finished(config: Config, workdir: pathlib.Path) -> bool:
+    """Whether a run with these settings has all its epochs, and their evaluation, behind it."""
+    if not (workdir / CONFIG_FILE).exists():
+        return False
+    earlier, about = read_config(workdir)
+    config = config.with_defaults_of(earlier)
+    total = config.epochs * training.steps_per_epoch(config, about["train_images"])
+    evaluated = {name for name, result in read_results(workdir).items() if result["step"] == total}
+    return total in Checkpoints(workdir, read_only=True).steps() and set(config.eval_datasets) <= evaluated
+
+
 def _is_empty(workdir: pathlib.Path) -> bool:
     """Whether a folder holds nothing but what a run leaves that was killed as it began."""
     ours = (_LOCK_FILE, CONFIG_FILE + PARTIAL)
     return workdir.is_dir() and all(path.name in ours for path in workdir.iterdir())
 
 
-def _check_fits(splits: Sequence[data.Split]) -> None:
+def _check_fits(splits: Sequence[data.TestSet]) -> None:
     """Raises parallel.DeviceError for data that do not fit on a device."""
-    parallel.check_fits(sum(split.images.nbytes + split.labels.nbytes for split in splits), "The data")
+    parallel.check_fits(sum(split.nbytes for split in splits), "The data")
 
 
 @contextlib.contextmanager
@@ -179,18 +185,16 @@ def _alone(workdir: pathlib.Path) -> Iterator[None]:
         lock.release()
 
 
-def _load_test(name: str, config: Config, class_names: Sequence[str], channels: int) -> data.Split:
+def _load_test(name: str, config: Config, class_names: Sequence[str], channels: int) -> data.TestSet:
     """The test part of a set, at the size of the run's images.
 
     Raises:
       data.DataError: for a set that cannot be had, or whose labels or channels are not the network's.
     """
-    split = data.load(name, config.data_dir, config.image_size).test
+    split = data.load_test(name, config.data_dir, config.image_size, config.affnist_variants)
     data.check_split(split, len(class_names), f"{name}, for a network of {len(class_names)} classes,")
-    if split.images.shape[-1] != channels:
-        raise data.DataError(
-            f"{name} has images of {split.images.shape[-1]} channel(s); the network's have {channels}."
-        )
+    if split.channels != channels:
+        raise data.DataError(f"{name} has images of {split.channels} channel(s); the network's have {channels}.")
     return split
 
 
@@ -201,6 +205,7 @@ def evaluate_run(
     *,
     batch_size: int | None = None,
     data_dir: str | None = None,
+    affnist_variants: int | None = None,
 ) -> dict[str, training.Evaluation]:
     """Evaluates a run on test sets, adds the figures to its ``results.json`` and draws the pictures.
 
@@ -212,6 +217,7 @@ def evaluate_run(
       workdir: the run's folder.
       batch_size: over all devices; None for that of the run, made to divide among them.
       data_dir: of prepared TFDS sets; None for that of the run.
+      affnist_variants: of each digit; None for those of the run.
 
     Returns:
       Evaluations by name.
@@ -222,24 +228,34 @@ def evaluate_run(
     """
     batch_size = batch_size or parallel.round_up(run.config.batch_size)
     parallel.check_batch_size(batch_size)
-    config = dataclasses.replace(run.config, data_dir=data_dir or run.config.data_dir)
+    config = dataclasses.replace(
+        run.config,
+        data_dir=data_dir or run.config.data_dir,
+        affnist_variants=affnist_variants or run.config.affnist_variants,
+    )
     suffix = "" if run.checkpoint == LAST else f" ({run.checkpoint})"
     splits = {name + suffix: _load_test(name, config, run.class_names, run.channels) for name in names}
     _check_fits(list(splits.values()))
     eval_steps = training.make_eval_steps(run.model)
     evaluations = {
-        name: training.evaluate(eval_steps, run.params, training.to_device(split), batch_size)
+        name: training.evaluate(eval_steps, run.params, training.on_devices(split), batch_size)
         for name, split in splits.items()
     }
     if parallel.is_main():
         figures.write_all(workdir, evaluations, splits, run.class_names)
-        _add_results(workdir, {name: evaluation.result(run.step) for name, evaluation in evaluations.items()})
+        _add_results(workdir, evaluations, splits, run.step)
     _draw_examples(workdir, run.config, run.model, run.params, splits, run.class_names)
     return evaluations
 
 
-def _add_results(workdir: pathlib.Path, results: Mapping[str, dict]) -> None:
+def _add_results(
+    workdir: pathlib.Path,
+    evaluations: Mapping[str, training.Evaluation],
+    splits: Mapping[str, data.TestSet],
+    step: int,
+) -> None:
     """Adds entries to ``results.json``, whatever has been added to it meanwhile."""
+    results = {name: {**evaluation.result(step), **splits[name].about} for name, evaluation in evaluations.items()}
     write_json(workdir / RESULTS_FILE, {**read_results(workdir), **results})
 
 
@@ -248,7 +264,7 @@ def _draw_examples(
     config: Config,
     model: Network,
     params: dict,
-    splits: Mapping[str, data.Split],
+    splits: Mapping[str, data.TestSet],
     class_names: Sequence[str],
 ) -> None:
     """Draws what the network makes of the first images of each test set.
@@ -260,7 +276,7 @@ def _draw_examples(
     elif config.model != CAPSNET or not config.decoder:
         return
     for name, split in splits.items():
-        shown = data.Split(split.images[:_SHOWN], split.labels[:_SHOWN])
+        shown = split.take(np.arange(min(_SHOWN, len(split))))
         output = jax.device_get(jax.jit(model.apply)({"params": params}, data.to_unit_range(shown.images)))
         if config.model == LCAPSNET:
             pictures = {f"capsules_{name}": figures.kept_capsules(shown, output, sizes, class_names, name)}

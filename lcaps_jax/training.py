@@ -4,7 +4,7 @@ Axes: ``S`` steps of one call, ``B`` global batch, ``b`` a device's share of it,
 primary capsules.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import functools
 import math
@@ -270,46 +270,59 @@ class Evaluation:
         return {"error": round(self.error, 4), "count": self.count, "ci95": interval, "step": step}
 
 
-def evaluate(eval_steps: Callable, params, split: tuple[jax.Array, jax.Array], batch_size: int) -> Evaluation:
-    """Evaluates every image of a set exactly once; the last batch is padded and masked.
+def evaluate(eval_steps: Callable, params, parts: Iterable[tuple[jax.Array, jax.Array]], batch_size: int) -> Evaluation:
+    """Evaluates every image of a set exactly once; the last batch of a part is padded and masked.
 
     Args:
       eval_steps: of ``make_eval_steps``.
       params: of the network.
-      split: images and labels, replicated.
+      parts: images and labels, replicated; see ``on_devices``.
       batch_size: over all devices.
 
     Returns:
       Evaluation.
     """
-    count = len(split[1])
-    steps = min(_EVAL_STEPS, -(-count // batch_size))
-    chunk = steps * batch_size
-    sums, predicted, margin = [], [], []
-    for start in range(0, count, chunk):
-        index = np.arange(start, start + chunk, dtype=np.int32)
-        weight = (index < count).astype(np.float32).reshape(steps, batch_size)
-        batches = make_batches(np.minimum(index, count - 1).reshape(steps, batch_size), weight)
-        chunk_sums, chunk_predicted, chunk_margin = eval_steps(params, split, batches)
-        sums.append(jax.tree.map(lambda x: np.asarray(x, np.float64), chunk_sums))
-        predicted.append(np.asarray(chunk_predicted).ravel())
-        margin.append(np.asarray(chunk_margin).ravel())
-    summed = jax.tree.map(lambda *parts: sum(parts), *sums)
-    means = jax.tree.map(lambda part: part / count, summed)
+    count, summed, predicted, margin = 0, None, [], []
+    for split in parts:
+        size = len(split[1])
+        count += size
+        steps = min(_EVAL_STEPS, -(-size // batch_size))
+        chunk = steps * batch_size
+        for start in range(0, size, chunk):
+            index = np.arange(start, start + chunk, dtype=np.int32)
+            weight = (index < size).astype(np.float32).reshape(steps, batch_size)
+            batches = make_batches(np.minimum(index, size - 1).reshape(steps, batch_size), weight)
+            sums, chunk_predicted, chunk_margin = eval_steps(params, split, batches)
+            sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
+            summed = sums if summed is None else jax.tree.map(np.add, summed, sums)
+            predicted.append(np.asarray(chunk_predicted).ravel()[: size - start])
+            margin.append(np.asarray(chunk_margin).ravel()[: size - start])
+    means = jax.tree.map(lambda total: total / count, summed)
     return Evaluation(
         count=count,
         loss=float(means.loss),
         confusion=np.rint(summed.confusion).astype(np.int64),
         primary_activity=means.primary_activity,
         kept=means.kept,
-        predicted=np.concatenate(predicted)[:count],
-        margin=np.concatenate(margin)[:count],
+        predicted=np.concatenate(predicted),
+        margin=np.concatenate(margin),
     )
 
 
-def to_device(split: data.Split) -> tuple[jax.Array, jax.Array]:
-    """Images and labels of a set, replicated."""
-    return parallel.replicate((split.images, split.labels))
+class _Streamed:
+    """A set whose parts come to the devices one at a time, each time that they are asked for."""
+
+    def __init__(self, split: data.TestSet):
+        self._split = split
+
+    def __iter__(self):
+        return (parallel.replicate((part.images, part.labels)) for part in self._split.parts())
+
+
+def on_devices(split: data.TestSet) -> Iterable[tuple[jax.Array, jax.Array]]:
+    """Images and labels of a set's parts, replicated; a whole set stays there, a generated one is streamed."""
+    streamed = _Streamed(split)
+    return list(streamed) if isinstance(split, data.Split) else streamed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -389,7 +402,7 @@ def fit(
     model: Network,
     train: data.Split,
     validation: data.Split | None,
-    tests: dict[str, data.Split],
+    tests: dict[str, data.TestSet],
     workdir: pathlib.Path,
     on_epoch: Callable[[dict[str, Evaluation], int], None] = lambda evaluations, step: None,
 ) -> Fitted:
@@ -418,9 +431,9 @@ def fit(
     eval_steps = make_eval_steps(model)
     order_key, shift_key = (jax.random.fold_in(jax.random.key(config.seed), stream) for stream in (_ORDER, _SHIFT))
     train_data = parallel.replicate(TrainData(train.images, train.labels, shift_key))
-    eval_sets = {name: to_device(split) for name, split in tests.items()}
+    eval_sets = {name: on_devices(split) for name, split in tests.items()}
     if validation is not None:
-        eval_sets["validation"] = to_device(validation)
+        eval_sets["validation"] = on_devices(validation)
 
     checkpoints = Checkpoints(workdir)
     state = parallel.replicate(init_state(model, optimizer, config, train.images.shape[-1]))

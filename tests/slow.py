@@ -90,3 +90,15 @@ def loss(d, activity, index, label):
     for j, d_j in enumerate(d):
         total += max(0, 0.9 - d_j) ** 2 if j == label else 0.5 * max(0, d_j - 0.1) ** 2
     return total + 1e-4 * sum(((i in index) - a) ** 2 for i, a in enumerate(activity))
+
+
+def route(votes, iterations):
+    """Algorithm 1 of Sabour et al. (2017) on one example: votes [n, J, D] to poses [J, D] and coupling [n, J]."""
+    votes = np.asarray(votes, np.float64)
+    n, classes, _ = votes.shape
+    b = np.zeros((n, classes))
+    for _ in range(iterations):
+        c = np.array([np.exp(row - row.max()) / np.sum(np.exp(row - row.max())) for row in b])
+        v = np.array([squash(sum(c[i, j] * votes[i, j] for i in range(n))) for j in range(classes)])
+        b = b + np.array([[votes[i, j] @ v[j] for j in range(classes)] for i in range(n)])
+    return v, c

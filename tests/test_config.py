@@ -16,12 +16,9 @@ def test_no_flag_is_defined_by_importing_the_library():
 
 
 @pytest.fixture
-def parse(monkeypatch):
+def parse():
     values = flags.FlagValues()
-    for define in ("DEFINE_enum", "DEFINE_list", "DEFINE_boolean", "DEFINE_integer", "DEFINE_float", "DEFINE_string"):
-        original = getattr(flags, define)
-        monkeypatch.setattr(flags, define, lambda *args, original=original: original(*args, flag_values=values))
-    config_lib.define_flags()
+    config_lib.define_flags(values)
 
     def parse(*arguments):
         values(["train.py", *arguments])

@@ -1,11 +1,13 @@
 """The spectral convolution and both its gradients against a direct one in float64."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcaps_jax.convolution import METHODS, output_size, strided_conv
+from lcaps_jax.convolution import LAYOUTS, METHODS, output_size, strided_conv
 
 
 def _direct64(x, kernel, stride):
@@ -74,6 +76,26 @@ def test_forward_and_gradients(shape, dtype, tolerance):
     assert _error(dkernel.astype(jnp.float32), dkernel64) < tolerance
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("channels", [1, 16])
+def test_layouts_only_reorder_axes(method, channels):
+    rng = np.random.default_rng(0)
+    x, kernel = (
+        rng.standard_normal((2, 20, 19, channels), np.float32),
+        rng.standard_normal((9, 9, channels, 4), np.float32),
+    )
+    expected = strided_conv(x, kernel, stride=2, method=method)
+    for before, after in itertools.product(LAYOUTS, LAYOUTS):
+        y = strided_conv(
+            x.transpose(["NHWC".index(axis) for axis in before]),
+            kernel,
+            stride=2,
+            method=method,
+            layouts=(before, after),
+        )
+        np.testing.assert_allclose(y.transpose([after.index(axis) for axis in "NHWC"]), expected, atol=1e-4)
+
+
 def test_methods_agree_and_auto_is_spectral_on_a_cpu():
     rng = np.random.default_rng(0)
     x, kernel = rng.standard_normal((2, 20, 20, 16), np.float32), rng.standard_normal((9, 9, 16, 4), np.float32)
@@ -102,6 +124,7 @@ def test_image_gradient_is_not_computed_unless_asked():
         ((1, 20, 20, 1), (9, 8, 1, 2), {}, r"\(9, 8, 1, 2\)"),
         ((1, 20, 20, 1), (9, 9, 1, 2), {"stride": 3}, "strides 1 and 2, got 3"),
         ((1, 20, 20, 1), (9, 9, 1, 2), {"method": "fft"}, "auto, spectral, direct, got 'fft'"),
+        ((1, 20, 20, 1), (9, 9, 1, 2), {"layouts": ("NHWC", "NCHW")}, "NHWC, CHWN, got .*NCHW"),
     ],
 )
 def test_refusals(x_shape, kernel_shape, options, message):

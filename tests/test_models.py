@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcaps_jax import models
-from lcaps_jax.models import LadderCapsNet, LadderLayer
+from lcaps_jax import capsules, models
+from lcaps_jax.models import CapsNet, ConvNet, LadderCapsNet, LadderLayer
 import slow
 
 
@@ -83,6 +83,83 @@ def test_parameter_counts_of_the_paper():
         shapes = jax.eval_shape(LadderCapsNet(variant=variant).init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
         count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
         assert round(count / 1e6, 1) == millions
+
+
+def test_parameter_counts_of_the_baselines():
+    """8.2 million for CapsNet with its decoder, 35.4 for Sabour's convolutional network."""
+    for model, millions in ((CapsNet(), 8.2), (ConvNet(), 35.4)):
+        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+        count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+        assert round(count / 1e6, 1) == millions
+
+
+def test_capsnet_routes_votes_and_reconstructs_the_asked_class():
+    model = CapsNet(classes=3, channels=6, types=2, iterations=3)
+    images = np.random.default_rng(0).random((2, 21, 21, 1), np.float32)
+    labels = jnp.array([2, 0])
+    params = _init(model, images, labels)
+    output = jax.jit(lambda p, y: model.apply({"params": p}, images, y))(params, labels)
+    t = models.PrimaryCapsules(channels=6, types=2).apply({"params": params["primary_capsules"]}, images)
+    n = t.shape[1]
+    transform = np.asarray(params["routing"]["kernel"], np.float64).reshape(3, 16, 8, n)
+    for i in range(2):
+        votes = np.einsum("id,jedi->ije", [slow.squash(row) for row in t[i]], transform)
+        pose, coupling = slow.route(votes, 3)
+        np.testing.assert_allclose(output.pose[i], pose, atol=1e-5)
+        np.testing.assert_allclose(output.coupling[i], coupling, atol=1e-5)
+        np.testing.assert_allclose(output.activity[i], np.linalg.norm(pose, axis=-1), atol=1e-5)
+    other = jax.jit(lambda p, y: model.apply({"params": p}, images, y))(params, 1 - labels)
+    assert not np.allclose(output.reconstruction, other.reconstruction)
+    predicted = jax.jit(lambda p: model.apply({"params": p}, images))(params)
+    as_predicted = model.apply({"params": params}, images, jnp.argmax(output.activity, axis=1))
+    np.testing.assert_allclose(predicted.reconstruction, as_predicted.reconstruction, atol=1e-6)
+
+    squares = np.sum((np.asarray(output.reconstruction) - images.reshape(2, -1)) ** 2, axis=1)
+    margin = capsules.margin_loss(output.activity, labels)
+    np.testing.assert_allclose(model.loss(output, labels, images), margin + 0.0005 * squares, rtol=1e-5)
+    bare = CapsNet(classes=3, channels=6, types=2, decoder=False)
+    assert "decoder" not in _init(bare, images)
+    gradients = jax.jit(
+        jax.grad(lambda p: model.loss(model.apply({"params": p}, images, labels), labels, images).sum())
+    )(params)
+    chex.assert_tree_all_finite(gradients)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradients))
+
+
+def test_convnet_against_lax_and_its_dropout():
+    model = ConvNet(classes=3, channels=16)
+    images = np.random.default_rng(0).random((3, 12, 12, 1), np.float32)
+    params = _init(model, images)
+    x = images
+    for layer in (1, 2, 3):
+        weights = params[f"conv{layer}"]
+        x = jax.nn.relu(
+            jax.lax.conv(x.transpose(0, 3, 1, 2), weights["kernel"].transpose(3, 2, 0, 1), (1, 1), "SAME").transpose(
+                0, 2, 3, 1
+            )
+            + weights["bias"]
+        )
+    hidden = x.reshape(3, -1)
+    for layer in (1, 2):
+        hidden = jax.nn.relu(hidden @ params[f"dense{layer}"]["kernel"] + params[f"dense{layer}"]["bias"])
+    logits = hidden @ params["logits"]["kernel"] + params["logits"]["bias"]
+    output = model.apply({"params": params}, images)
+    np.testing.assert_allclose(output.logits, logits, atol=1e-4)
+    np.testing.assert_allclose(output.activity, jax.nn.softmax(logits), atol=1e-5)
+    labels = jnp.array([0, 2, 1])
+    np.testing.assert_allclose(
+        model.loss(output, labels), -np.log(np.asarray(output.activity)[np.arange(3), labels]), rtol=1e-4
+    )
+
+    def dropped(keys):
+        return model.apply({"params": params}, images, None, keys).logits
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    np.testing.assert_array_equal(dropped(keys), dropped(keys))
+    np.testing.assert_allclose(dropped(keys)[1:], dropped(keys.at[0].set(keys[1]))[1:], atol=1e-6)  # each by its own
+    draws = jnp.stack([dropped(jax.random.split(jax.random.key(i), 3)) for i in range(200)])
+    assert np.std(draws, axis=0).min() > 0
+    np.testing.assert_allclose(draws.mean(axis=0), logits, atol=4 * float(np.std(draws, axis=0).max()) / 200**0.5)
 
 
 def test_initial_scale_is_glorot_s_of_one_class_network():

@@ -28,7 +28,7 @@ def train_and_evaluate():
     steps = training.make_train_steps(model, optimizer, config.max_shift)
     state, metrics = steps(state, train_data, training.make_batches(np.arange(60, dtype=np.int32).reshape(3, 20)))
     evaluation = training.evaluate(
-        training.make_eval_steps(model), state.params, training.to_device(workloads.random_split(47, seed=1)), 20
+        training.make_eval_steps(model), state.params, training.on_devices(workloads.random_split(47, seed=1)), 20
     )
     for leaf in jax.tree.leaves(state):  # out_axes=None does not check that the devices agree
         shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]

@@ -98,6 +98,32 @@ def test_nothing_compiles_after_the_first_call():
     assert int(state.step) == 8 and np.isfinite(figures["loss"]).all()
 
 
+def test_a_call_of_many_steps_needs_nothing_of_the_host():
+    """Under a guard that forbids transfers, and with no instruction in the program that could talk to the host."""
+    config = workloads.tiny_config(batch_size=20)
+    model, optimizer = training.make_model(config, 10), training.make_optimizer(config)
+    split = workloads.random_split(40)
+    train_data = parallel.replicate(training.TrainData(split.images, split.labels, jax.random.key(0)))
+    state = parallel.replicate(training.init_state(model, optimizer, config, 1))
+    steps = training.make_train_steps(model, optimizer, 2)
+    on_host = training.make_batches(np.arange(40, dtype=np.int32).reshape(2, 20))
+    # What pmap itself does with a call's indices, done beforehand.
+    devices = jax.sharding.NamedSharding(
+        jax.sharding.Mesh(jax.devices(), ("data",)), jax.sharding.PartitionSpec("data")
+    )
+    batches = jax.device_put(on_host, devices)
+    state, _ = steps(state, train_data, batches)
+    with jax.transfer_guard("disallow"):
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            steps(state, train_data, on_host)  # the guard does see what crosses
+        state, _ = steps(state, train_data, batches)
+    assert int(state.step) == 4
+    program = steps.lower(state, train_data, batches).compile().as_text()
+    assert "while(" in program
+    for instruction in ("infeed(", "outfeed(", " send(", " recv(", "callback"):
+        assert instruction not in program
+
+
 @contextlib.contextmanager
 def _compilations():
     """A list that grows by one entry for everything that is compiled while entered."""
@@ -125,7 +151,7 @@ def test_evaluation_counts_every_image_once_whatever_the_batch():
     assert clear.sum() > 20
     eval_steps = training.make_eval_steps(model)
     for batch_size in (2, 20, 46, 48, 100):
-        evaluation = training.evaluate(eval_steps, parallel.replicate(params), training.to_device(split), batch_size)
+        evaluation = training.evaluate(eval_steps, parallel.replicate(params), training.on_devices(split), batch_size)
         np.testing.assert_array_equal(evaluation.predicted[clear], predicted[clear])
         confusion = np.zeros((10, 10), int)
         np.add.at(confusion, (split.labels, evaluation.predicted), 1)
@@ -254,8 +280,8 @@ def test_a_loss_that_is_not_finite_stops_names_the_step_and_keeps_the_last_good_
     key = jax.random.fold_in(jax.random.key(0), training._ORDER)
     place = int(np.argmax(np.asarray(data.epoch_order(key, 1, 100)) == 37))
 
-    def poisoned(self, output, labels, original=models.LadderCapsNet.loss):
-        return original(self, output, labels) + jnp.where(labels == 9, jnp.nan, 0.0)
+    def poisoned(self, output, labels, images, original=models.LadderCapsNet.loss):
+        return original(self, output, labels, images) + jnp.where(labels == 9, jnp.nan, 0.0)
 
     monkeypatch.setattr(models.LadderCapsNet, "loss", poisoned)
     step = 5 + place // 20 + 1
@@ -277,3 +303,54 @@ def test_parameters_that_are_not_finite_are_not_saved():
 def test_a_batch_larger_than_the_set_is_refused():
     with pytest.raises(data.DataError, match=r"--batch_size=100: there are 99 training images, so at most 99"):
         training.steps_per_epoch(workloads.tiny_config(), 99)
+
+
+@pytest.mark.parametrize("model", ["capsnet", "cnn"])
+def test_a_baseline_s_step_on_two_devices_is_the_whole_batch_s(model):
+    """Dropout included: each image draws by its place in the global batch."""
+    config = workloads.tiny_config(model=model, batch_size=20, channels=16)
+    network, optimizer = training.make_model(config, 10), training.make_optimizer(config)
+    split = workloads.random_split(20)
+    state = training.init_state(network, optimizer, config, 1)
+    key = jax.random.key(3)
+    dropout = data.keys_of(jax.random.fold_in(jax.random.fold_in(key, 0), 2**31), jnp.arange(20))
+    images, labels = data.to_unit_range(jnp.asarray(split.images)), jnp.asarray(split.labels)
+
+    @jax.jit
+    def loss(params):
+        return jnp.mean(network.loss(network.apply({"params": params}, images, labels, dropout), labels, images))
+
+    expected = loss(state.params)
+    train_data = parallel.replicate(training.TrainData(split.images, split.labels, key))
+    steps = training.make_train_steps(network, optimizer, 0)
+    batches = training.make_batches(np.arange(20, dtype=np.int32)[None])
+    _, figures = steps(parallel.replicate(state), train_data, batches)
+    np.testing.assert_allclose(figures["loss"], [expected], rtol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["capsnet", "cnn"])
+def test_baselines_learn(model, tmp_path):
+    settings = {
+        "model": model,
+        "channels": 16,
+        "capsule_types": 4,
+        "epochs": 8,
+        "decay_rate": 1.0,
+        "learning_rate": 3e-3,
+    }
+    fitted = _fit(tmp_path / "run", **settings)
+    assert fitted.evaluations["made"].error < 30  # nine in ten are wrong by chance
+
+
+def test_bfloat16_learns_as_float32_does(tmp_path):
+    """The same steps on the same images: the losses stay together, and so does what is learnt."""
+    settings = {"channels": 16, "k": 20, "epochs": 4, "decay_rate": 1.0, "learning_rate": 3e-4, "batch_size": 50}
+    train = workloads.random_split(600)
+    full, half = (
+        _fit(tmp_path / precision, train, precision=precision, **settings) for precision in ("float32", "bfloat16")
+    )
+    (exact,), (rounded,) = full.evaluations.values(), half.evaluations.values()
+    assert rounded.loss != exact.loss
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(half.state.params))
+    assert exact.error < 40 and abs(rounded.error - exact.error) <= 100 * 3 / exact.count
+    np.testing.assert_allclose(rounded.loss, exact.loss, rtol=0.2)

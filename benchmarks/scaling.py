@@ -1,0 +1,122 @@
+"""How a training step's cost grows with batch, image, K, classes and devices.
+
+    python -m benchmarks.scaling
+
+Each point runs in a process of its own, so that its peak memory is its own. The networks are L-CapsNet with 9x9
+kernels and K=70 at batch 100 on MNIST's size but for what a point says. Writes JSON and a picture.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+from absl import app, flags
+from matplotlib.figure import Figure
+import numpy as np
+
+from benchmarks import step_time, timing
+from lcaps_jax import parallel
+from lcaps_jax.config import Config
+
+_SWEEP = flags.DEFINE_multi_string("sweep", None, "A sweep to run; may be repeated. Default: all.")
+_POINT = flags.DEFINE_string("point", None, "Measure this one point, given as JSON, and print it as JSON.")
+_ROUNDS = flags.DEFINE_integer("rounds", 4, "Calls of five steps measured of each point.", lower_bound=1)
+_OUTPUT = flags.DEFINE_string("output", "benchmarks/results/scaling.json", "JSON file to write.")
+_PICTURE = flags.DEFINE_string("picture", "docs/images/scaling.png", "Picture to write.")
+
+_FEW_CLASSES, _MANY_CLASSES = {"k": 70}, {"k": 10, "capsule_types": 8}
+_SWEEPS = {
+    "batch": [(batch, {"batch_size": batch}) for batch in (10, 25, 50, 100, 200, 400)],
+    "image size": [(size, {"image_size": size}) for size in (28, 40, 64, 96)],
+    "K": [(k, {"k": k}) for k in (25, 50, 100, 200, 400)],
+    # 1000 classes at K=70 are 3.7 billion parameters: with Adam's moments and gradients 60 GB.
+    "classes": [(10, _FEW_CLASSES), (100, _FEW_CLASSES)],
+    "classes, K=10, 8 capsule types": [(10, _MANY_CLASSES), (100, _MANY_CLASSES), (1000, _MANY_CLASSES)],
+    "devices": [(devices, {}) for devices in (1, 2, 4)],
+}
+
+
+def _measure(point: dict) -> dict:
+    """Seconds a step and peak memory of a point, in this process."""
+    parallel.reuse_freed_memory()
+    config = Config(**point["settings"])
+    case = step_time.prepare(config.resolved(config.image_size or 28, 0), point["classes"])
+    seconds = []
+    for _ in range(_ROUNDS.value):
+        began = time.perf_counter()
+        case.run()
+        seconds.append((time.perf_counter() - began) / 5)
+    return {
+        "seconds": float(np.median(seconds)),
+        "parameters": case.parameters,
+        "peak_memory_gib": step_time.peak_memory_gib(),
+        "images_per_second": config.batch_size / float(np.median(seconds)),
+    }
+
+
+def _measure_alone(sweep: str, value: int, settings: dict) -> dict:
+    classes = value if sweep.startswith("classes") else 10
+    devices = value if sweep == "devices" else 1
+    flag = f"--xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-m", "benchmarks.scaling", f"--rounds={_ROUNDS.value}"]
+    command += ["--point", json.dumps({"settings": settings, "classes": classes})]
+    done = subprocess.run(command, env={**os.environ, "XLA_FLAGS": flag}, capture_output=True, text=True)
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _draw(results: dict) -> Figure:
+    figure = Figure(figsize=(3.4 * len(results), 3.2))
+    for axes, (sweep, points) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items()):
+        values = [value for value, point in points.items() if "seconds" in point]
+        axes.plot(values, [points[value]["seconds"] for value in values], "o-")
+        for value in values:
+            memory = f"{points[value]['peak_memory_gib']:.1f} GiB"
+            axes.annotate(
+                memory, (value, points[value]["seconds"]), fontsize=7, xytext=(3, -9), textcoords="offset points"
+            )
+        axes.set(xlabel=sweep, ylabel="seconds a step", xscale="log", yscale="log")
+        axes.set_xticks(values, [str(value) for value in values])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3, which="both")
+    figure.tight_layout()
+    return figure
+
+
+def main(argv):
+    del argv
+    if _POINT.value:
+        print(json.dumps(_measure(json.loads(_POINT.value))))
+        return
+    results = {}
+    for sweep in _SWEEP.value or _SWEEPS:
+        results[sweep] = {}
+        for value, settings in _SWEEPS[sweep]:
+            results[sweep][value] = point = _measure_alone(sweep, value, settings)
+            print(f"{sweep} {value}: {point}", flush=True)
+    rows = [
+        (
+            sweep,
+            value,
+            f"{1e3 * point['seconds']:.0f}",
+            f"{point['images_per_second']:.0f}",
+            f"{point['parameters'] / 1e6:.1f} M",
+            f"{point['peak_memory_gib']:.1f}",
+        )
+        if "seconds" in point
+        else (sweep, value, point["failed"], "", "", "")
+        for sweep, points in results.items()
+        for value, point in points.items()
+    ]
+    print(timing.table(("sweep", "value", "ms a step", "images/s", "parameters", "peak memory, GiB"), rows))
+    timing.write(_OUTPUT.value, {"sweeps": results})
+    pathlib.Path(_PICTURE.value).parent.mkdir(parents=True, exist_ok=True)
+    _draw(results).savefig(_PICTURE.value, dpi=110)
+
+
+if __name__ == "__main__":
+    app.run(main)

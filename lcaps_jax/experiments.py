@@ -1,0 +1,368 @@
+"""The paper's tables and figures, and what belongs beside them, by one command each.
+
+    python -m lcaps_jax.experiments table2 --workdir=runs/paper
+
+Run from the repository: the settings of every run are the flagfiles in ``configs/``. What has been trained is not
+trained again, and what was interrupted goes on. ``--quick`` does all of it with small networks, in minutes.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+from absl import flags
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lcaps_jax import affnist, cli, data, figures, metrics, parallel, runs, training
+from lcaps_jax import config as configs
+from lcaps_jax.config import Config
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_QUICK = {"channels": 16, "capsule_types": 16, "epochs": 1, "decay_steps": 200, "checkpoint_every": None}
+_ZERO = 0  # the digit of figures 1 and 4
+_TABLE3 = [f"MNIST 9x9, K={k}" for k in (50, 70, 100)] + [f"MNIST 9x9, CapsNet r={r}" for r in (3, 4, 5)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A cell of the paper's Table 2.
+
+    Attributes:
+      row, column: as printed.
+      flagfile: in ``configs/``, without its ending.
+      paper: test error, percent; None where the paper has no such cell.
+      seeds: to train.
+    """
+
+    row: str
+    column: str
+    flagfile: str
+    paper: float | None
+    seeds: int = 1
+
+    @property
+    def test_set(self) -> str:
+        """Whose error the cell shows."""
+        return data.AFFNIST if self.column == "affNIST" else "mnist"
+
+
+# In the order of training.
+CELLS = (
+    Cell("L-CapsNet 15x15, K=70", "affNIST", "affnist_15x15_k70", 12.2, seeds=2),
+    Cell("L-CapsNet 9x9, K=70", "MNIST", "mnist_9x9_k70", 0.50),
+    Cell("CapsNet, r=3", "affNIST", "affnist_capsnet", 21.0),
+    Cell("CapsNet, r=3", "MNIST", "mnist_capsnet", 0.25),
+    Cell("L-CapsNet 9x9, K=50", "MNIST", "mnist_9x9_k50", 0.74),
+    Cell("L-CapsNet 9x9, K=100", "MNIST", "mnist_9x9_k100", 0.80),
+    Cell("L-CapsNet 9x9, K=70", "affNIST", "affnist_9x9_k70", 12.5),
+    Cell("L-CapsNet 15x15, K=70", "MNIST", "mnist_15x15_k70", 0.73),
+    Cell("L-CapsNet 9x9, K=70, released graph", "MNIST", "mnist_9x9_k70_released", None),
+    Cell("L-CapsNet 15x15, K=50", "affNIST", "affnist_15x15_k50", 12.5),
+    Cell("L-CapsNet 15x15, K=100", "affNIST", "affnist_15x15_k100", 13.1),
+    Cell("CNN, a quarter of the channels", "affNIST", "affnist_cnn64", None),
+    Cell("CNN, a quarter of the channels", "MNIST", "mnist_cnn64", None),
+    Cell("CNN", "MNIST", "mnist_cnn", 0.39),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How the experiments are run.
+
+    Attributes:
+      workdir: of all of them; each run has a folder of its own in it.
+      quick: with small networks.
+      data_dir: of prepared TFDS sets.
+    """
+
+    workdir: pathlib.Path
+    quick: bool
+    data_dir: str | None
+
+    def settings(self, cell: Cell, seed: int) -> Config:
+        """Of a run."""
+        config = configs.from_flagfile(_ROOT / "configs" / f"{cell.flagfile}.flags")
+        config = dataclasses.replace(config, seed=seed, data_dir=self.data_dir or config.data_dir)
+        return dataclasses.replace(config, **_QUICK) if self.quick else config
+
+    def folder(self, cell: Cell, seed: int) -> pathlib.Path:
+        """Of a run."""
+        return self.workdir / (cell.flagfile + (f"_seed{seed}" if seed else ""))
+
+    def run(self, cell: Cell) -> list[pathlib.Path]:
+        """Trains a cell where that is not done: the folders of its seeds."""
+        for seed in range(cell.seeds):
+            runs.train(self.settings(cell, seed), self.folder(cell, seed))
+        return [self.folder(cell, seed) for seed in range(cell.seeds)]
+
+    def unfinished(self, cells: Sequence[Cell]) -> list[tuple[Cell, int]]:
+        """Cells and seeds that are still to be trained."""
+        pairs = [(cell, seed) for cell in cells for seed in range(cell.seeds)]
+        return [
+            (cell, seed)
+            for cell, seed in pairs
+            if not runs.is_finished(self.settings(cell, seed), self.folder(cell, seed))
+        ]
+
+
+def cell_of(flagfile: str) -> Cell:
+    """The cell that a flagfile belongs to."""
+    return next(cell for cell in CELLS if cell.flagfile == flagfile)
+
+
+def seconds_left(plan: Plan, cells: Sequence[Cell]) -> float:
+    """How long the training of cells will take on this machine: from their logs, or from a few steps of each."""
+    total = 0.0
+    for cell, seed in plan.unfinished(cells):
+        config = plan.settings(cell, seed)
+        folder = plan.folder(cell, seed)
+        logged = metrics.read_metrics(folder) if folder.is_dir() else []
+        steps = [line for line in logged if line["split"] == "train"]
+        done = steps[-1]["step"] if steps else 0
+        per_step = float(np.median([line["seconds_per_step"] for line in steps])) if steps else _seconds_a_step(config)
+        images = 60_000 - config.validation_size
+        total += per_step * (config.epochs * training.steps_per_epoch(config, images) - done)
+    return total
+
+
+def _seconds_a_step(config: Config) -> float:
+    """Of a few steps on black images, compilation left out."""
+    size = data.EXPANDED_SIZE if config.dataset == data.EXPANDED_MNIST else 28
+    config = config.resolved(size, 0)
+    model, optimizer = training.make_model(config, 10), training.make_optimizer(config)
+    black = np.zeros((config.batch_size, size, size, 1), np.uint8)
+    train_data = training.TrainData(black, np.zeros(len(black), np.int32), jax.random.key(0))
+    state, train_data = parallel.replicate((training.init_state(model, optimizer, config, 1), train_data))
+    steps = training.make_train_steps(model, optimizer, config.max_shift)
+    batches = training.make_batches(np.broadcast_to(np.arange(len(black), dtype=np.int32), (3, len(black))))
+    for _ in range(2):
+        began = time.monotonic()
+        state, losses = steps(state, train_data, batches)
+        jax.block_until_ready(losses)
+    return (time.monotonic() - began) / 3
+
+
+def table2(plan: Plan) -> None:
+    """Trains every cell of Table 2 and prints errors beside the paper's."""
+    if left := plan.unfinished(CELLS):
+        print(f"{len(left)} runs to train, about {seconds_left(plan, CELLS) / 3600:.1f} hours.", flush=True)
+    rows = []
+    for place, cell in enumerate(CELLS):
+        folders = plan.run(cell)
+        rows.append(table2_row(cell, folders))
+        if later := plan.unfinished(CELLS[place + 1 :]):
+            print(
+                f"{len(later)} runs left, about {seconds_left(plan, CELLS[place + 1 :]) / 3600:.1f} hours.", flush=True
+            )
+    _write_table(plan, "table2", rows)
+
+
+def table2_row(cell: Cell, folders: Sequence[pathlib.Path]) -> dict:
+    """A line of Table 2 from finished runs: errors of the last epoch."""
+    results = [runs.read_results(folder)[cell.test_set] for folder in folders]
+    config, _ = configs.read_config(folders[0])
+    errors = sum(round(result["error"] * result["count"] / 100) for result in results)
+    count = sum(result["count"] for result in results)
+    low, high = metrics.wilson_interval(errors, count)
+    logs = [metrics.read_metrics(folder) for folder in folders]
+    model = training.make_model(config, 10)
+    shapes = jax.eval_shape(lambda: training.init_params(model, config, 1))
+    return {
+        "network": cell.row,
+        "test set": f"affNIST ({results[0]['images']}, {results[0]['variants']} each)"
+        if cell.column == "affNIST"
+        else "MNIST",
+        "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6:.1f} M",
+        "error, %": " and ".join(f"{result['error']:.2f}" for result in results),
+        "95 % interval": f"{low:.2f} to {high:.2f}",
+        "paper, %": "" if cell.paper is None else f"{cell.paper:g}",
+        "seeds": len(folders),
+        "epochs": config.epochs,
+        "minutes": " and ".join(f"{log[-1]['seconds'] / 60:.0f}" for log in logs),
+    }
+
+
+def table3(plan: Plan) -> None:
+    """Times a training step of L-CapsNet and CapsNet in one process: Table 3."""
+    output = plan.workdir / "table3.json"
+    options = [f"--only={name}" for name in _TABLE3] + [f"--output={output}", "--nopeak_memory"]
+    options += ["--iterations=10"] if plan.quick else ["--iterations=100"]
+    plan.workdir.mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.step_time", *options], cwd=_ROOT, check=True)
+    cases = json.loads(output.read_text())["cases"]
+    rows = [
+        {
+            "network": name,
+            "ms an iteration (s.e.)": f"{1e3 * case['mean']:.0f} ({1e3 * case['standard_error_over_calls']:.0f})",
+            "paper, ms": f"{1e3 * case['paper_seconds']:.0f}",
+        }
+        for name, case in cases.items()
+    ]
+    _write_table(plan, "table3", rows)
+
+
+def figure1(plan: Plan) -> None:
+    """Mean length and mean coupling coefficient of CapsNet's most active capsules over all training zeros."""
+    (folder,) = plan.run(cell_of("mnist_capsnet"))
+    means = primary_means(runs.load_run(folder), _zeros(plan), _ZERO)
+    _save(plan, "figure1", figures.lengths_and_couplings(*means))
+
+
+def figure4(plan: Plan) -> None:
+    """Mean activity of the most active capsules for K = 50, 70 and 100 over all training zeros."""
+    activities = {}
+    for k in (50, 70, 100):
+        (folder,) = plan.run(cell_of(f"mnist_9x9_k{k}"))
+        activities[k] = primary_means(runs.load_run(folder), _zeros(plan), _ZERO)[0]
+    _save(plan, "figure4", figures.activity_levels(activities))
+
+
+def _zeros(plan: Plan) -> np.ndarray:
+    """All zeros of MNIST's training part: 5,923, for TFDS does not keep the order that the paper's 5,444 are of."""
+    train = data.load("mnist", plan.data_dir).train
+    return train.images[train.labels == _ZERO]
+
+
+def primary_means(run: runs.Run, images: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean activity of each primary capsule, ``[n]``, and its mean coupling to a class, None without routing."""
+
+    @jax.jit
+    def sums(images, weight):
+        output = run.model.apply({"params": run.params}, data.to_unit_range(images))
+        coupling = None if output.coupling is None else weight @ output.coupling[..., label]
+        return weight @ output.primary_activity, coupling
+
+    total, size = None, 100
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        weight = (np.arange(size) < len(part)).astype(np.float32)
+        padded = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), np.uint8)])
+        new = jax.tree.map(lambda x: np.asarray(x, np.float64), sums(padded, weight))
+        total = new if total is None else jax.tree.map(np.add, total, new)
+    return jax.tree.map(lambda x: x / len(images), total)
+
+
+def robustness(plan: Plan) -> None:
+    """Where the errors on affNIST lie, by what was done to the digit, for the networks trained on expanded MNIST."""
+    networks = {
+        cell.row: plan.run(dataclasses.replace(cell, seeds=1))[0]
+        for cell in (cell_of(name) for name in ("affnist_15x15_k70", "affnist_capsnet", "affnist_cnn64"))
+    }
+    split = data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS)
+    done = split.transformations()
+    wrong = {}
+    for name, folder in networks.items():
+        run = runs.load_run(folder)
+        parts = training.on_devices(split)
+        predicted = training.evaluate(
+            training.make_eval_steps(run.model), run.params, parts, parallel.round_up(100)
+        ).predicted
+        wrong[name] = predicted != split.labels
+    quantities = {
+        "rotation (degrees)": np.rad2deg(done.rotation),
+        "shear": done.shear,
+        "vertical scale": done.scale[:, 0],
+        "horizontal scale": done.scale[:, 1],
+        "shift from the middle (pixels)": np.abs(done.shift).max(axis=1),
+    }
+    _save(plan, "robustness", figures.errors_by(quantities, wrong))
+    _save(plan, "transformed", figures.activity_under(*_transformed_digit(split.digits, networks)))
+    rows = [
+        {"quantity": quantity, "from": f"{low:.2f}", "to": f"{high:.2f}", "images": count, **errors}
+        for quantity, values in quantities.items()
+        for low, high, count, errors in figures.binned_errors(values, wrong)
+    ]
+    _write_table(plan, "robustness", rows)
+
+
+def _transformed_digit(digits: data.Split, networks: dict[str, pathlib.Path]):
+    """Activities and poses of one digit's class as the digit is rotated, sheared, scaled and moved."""
+    steps = 41
+    sweeps = {
+        "rotation (degrees)": np.linspace(-90, 90, steps),
+        "shear": np.linspace(-0.8, 0.8, steps),
+        "scale": np.linspace(0.5, 1.5, steps),
+        "shift (pixels)": np.arange(steps) - steps // 2,
+    }
+    digit = np.broadcast_to(digits.images[:1, :, :, 0] / np.float32(255), (steps, *digits.images.shape[1:3]))
+    label = int(digits.labels[0])
+    results: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+    for name, folder in networks.items():
+        run = runs.load_run(folder)
+        apply = jax.jit(lambda images, run=run: run.model.apply({"params": run.params}, images))
+        for sweep, values in sweeps.items():
+            zeros = jnp.zeros(steps)
+            across = jnp.stack([zeros, jnp.asarray(values)], axis=1).astype(jnp.int32)
+            transformation = affnist.Transformation(
+                rotation=jnp.deg2rad(values) if sweep.startswith("rotation") else zeros,
+                shear=jnp.asarray(values) if sweep == "shear" else zeros,
+                scale=jnp.tile(jnp.asarray(values)[:, None], 2) if sweep == "scale" else jnp.ones((steps, 2)),
+                shift=across if sweep.startswith("shift") else jnp.zeros((steps, 2), jnp.int32),
+            )
+            output = apply(affnist.warp(digit, transformation)[..., None])
+            pose = None if output.pose is None else np.asarray(output.pose[:, label])
+            results.setdefault(name, {})[sweep] = (np.asarray(output.activity[:, label]), pose)
+    return label, sweeps, results
+
+
+def _save(plan: Plan, name: str, figure) -> None:
+    plan.workdir.mkdir(parents=True, exist_ok=True)
+    figures.save(figure, plan.workdir, name)
+    print(f"{plan.workdir / figures.FOLDER / name}.png", flush=True)
+
+
+def _write_table(plan: Plan, name: str, rows: Sequence[dict]) -> None:
+    """Prints a table and writes it as Markdown and JSON."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    plan.workdir.mkdir(parents=True, exist_ok=True)
+    (plan.workdir / f"{name}.md").write_text(text + "\n")
+    configs.write_json(plan.workdir / f"{name}.json", list(rows))
+    print(text, flush=True)
+
+
+_EXPERIMENTS = {
+    "table2": table2,
+    "table3": table3,
+    "figure1": figure1,
+    "figure4": figure4,
+    "robustness": robustness,
+}
+
+
+def run(names: Sequence[str], plan: Plan) -> None:
+    """Runs the named experiments.
+
+    Raises:
+      config.ConfigError: for a name that is none of theirs.
+    """
+    unknown = [name for name in names if name not in (*_EXPERIMENTS, "all")]
+    if unknown or not names:
+        raise configs.ConfigError(
+            f"Name one or more of {', '.join(_EXPERIMENTS)}, all" + (f"; got {', '.join(unknown)}." if unknown else ".")
+        )
+    for name in _EXPERIMENTS if "all" in names else names:
+        _EXPERIMENTS[name](plan)
+
+
+def main() -> None:
+    """The command line."""
+    workdir = flags.DEFINE_string("workdir", "runs/paper", "Folder of the experiments; each run has its own in it.")
+    quick = flags.DEFINE_boolean("quick", False, "Small networks, an epoch each: minutes, and figures that say little.")
+    data_dir = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets; default: their own.")
+
+    def parsed(argv):
+        parallel.prepare()
+        run(argv[1:], Plan(pathlib.Path(workdir.value), quick.value, data_dir.value))
+
+    cli.run(parsed, positional=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The experiments' settings, tables and figures, on networks small enough to make in seconds."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from lcaps_jax import config, data, experiments, figures, runs, training
+from lcaps_jax.config import ConfigError
+from lcaps_jax.experiments import CELLS, Plan
+import workloads
+
+
+def test_every_cell_has_settings_of_its_own_and_a_set_to_be_judged_on(tmp_path):
+    plan = Plan(tmp_path, quick=False, data_dir=None)
+    settings = {cell: plan.settings(cell, seed=0) for cell in CELLS}
+    assert len({json.dumps(one.to_json()) for one in settings.values()}) == len(CELLS)
+    for cell, one in settings.items():
+        assert cell.test_set in (one.eval_datasets or (one.dataset,))
+        assert one.dataset == ("expanded_mnist" if cell.column == "affNIST" else "mnist")
+        one.resolved(40 if cell.column == "affNIST" else 28, 0)  # it fits the images
+        quick = dataclasses.replace(plan, quick=True).settings(cell, seed=1)
+        quick.resolved(40 if cell.column == "affNIST" else 28, 0)
+        assert quick.epochs == 1 and quick.seed == 1
+    assert len(plan.unfinished(CELLS)) == sum(cell.seeds for cell in CELLS)
+    assert plan.folder(CELLS[0], 1) != plan.folder(CELLS[0], 0)
+
+
+def test_unknown_experiments_are_refused_with_the_known_ones(tmp_path):
+    for names in (["tabel2"], []):
+        with pytest.raises(ConfigError, match="table2, table3, figure1, figure4, robustness, all"):
+            experiments.run(names, Plan(tmp_path, quick=True, data_dir=None))
+
+
+def test_a_flag_that_there_is_not_is_refused(tmp_path):
+    path = tmp_path / "bad.flags"
+    path.write_text("--k=5\n--learning_rat=1\n")
+    with pytest.raises(Exception, match="learning_rat"):
+        config.from_flagfile(path)
+    path.write_text("# Comment.\n--k=5\n--workdir=somewhere\n--eval_datasets=mnist,affnist\n")
+    assert config.from_flagfile(path) == config.Config(k=5, eval_datasets=("mnist", "affnist"))
+
+
+def test_a_row_of_table_2_is_what_the_runs_say(tiny_run):
+    workdir, _ = tiny_run
+    cell = dataclasses.replace(CELLS[1], flagfile="tiny")
+    result = runs.read_results(workdir)["sample"]
+    (workdir / "results.json").write_text(json.dumps({**runs.read_results(workdir), "mnist": result}))
+    row = experiments.table2_row(cell, [workdir, workdir])
+    assert row["error, %"] == f"{result['error']:.2f} and {result['error']:.2f}"
+    low, high = (float(bound) for bound in row["95 % interval"].split(" to "))
+    assert result["ci95"][0] < low < result["error"] < high < result["ci95"][1]  # of twice as many images
+    assert row["seeds"] == 2 and row["paper, %"] == "0.5" and row["epochs"] == 2
+    model = runs.load_run(workdir)
+    assert row["parameters"] == f"{sum(x.size for x in jax.tree.leaves(model.params)) / 1e6:.1f} M"
+
+
+def test_mean_activity_and_coupling_are_means_over_all_images(tmp_path):
+    settings = workloads.tiny_config(model="capsnet")
+    model = training.make_model(settings, 10)
+    params = jax.jit(lambda: training.init_params(model, settings, 1))()
+    images = workloads.random_split(130).images
+    run = runs.Run(model, params, settings, tuple("0123456789"), 1, 0)
+    activity, coupling = experiments.primary_means(run, images, 3)
+    output = jax.jit(model.apply)({"params": params}, data.to_unit_range(images))
+    np.testing.assert_allclose(activity, output.primary_activity.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(coupling, output.coupling[..., 3].mean(axis=0), atol=1e-5)
+    assert figures.lengths_and_couplings(activity, coupling).axes
+
+
+def test_binned_errors_by_hand():
+    values = np.linspace(0, 8, 1600, endpoint=False)
+    wrong = {"a": values < 1, "b": np.zeros(1600, bool)}
+    lines = figures.binned_errors(values, wrong)
+    assert [line[2] for line in lines] == [200] * 8
+    assert [line[3]["a"] for line in lines] == [100, *[0] * 7] and all(line[3]["b"] == 0 for line in lines)
+    assert len(figures.errors_by({"q": values}, wrong).axes) == 1
