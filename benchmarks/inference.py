@@ -12,7 +12,7 @@ from absl import app, flags
 import jax
 import numpy as np
 
-from benchmarks import step_time, timing
+from benchmarks import steps, timing
 from lcaps_jax import data, parallel, training
 from lcaps_jax.config import Config
 
@@ -39,7 +39,7 @@ def main(argv):
     def watched():
         for part in training.on_devices(split):
             yield part
-            peaks.append(step_time.peak_memory_gib())
+            peaks.append(steps.peak_memory_gib())
 
     training.evaluate(eval_steps, params, training.on_devices(data.Affnist(digits)), _BATCH.value)  # compiles
     began = time.perf_counter()

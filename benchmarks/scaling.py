@@ -17,7 +17,7 @@ from absl import app, flags
 from matplotlib.figure import Figure
 import numpy as np
 
-from benchmarks import step_time, timing
+from benchmarks import steps, timing
 from lcaps_jax import parallel
 from lcaps_jax.config import Config
 
@@ -43,16 +43,16 @@ def _measure(point: dict) -> dict:
     """Seconds a step and peak memory of a point, in this process."""
     parallel.reuse_freed_memory()
     config = Config(**point["settings"])
-    case = step_time.prepare(config.resolved(config.image_size or 28, 0), point["classes"])
+    case = steps.prepare(config.resolved(config.image_size or 28, 0), point["classes"])
     seconds = []
     for _ in range(_ROUNDS.value):
         began = time.perf_counter()
         case.run()
-        seconds.append((time.perf_counter() - began) / 5)
+        seconds.append((time.perf_counter() - began) / steps.STEPS_A_CALL)
     return {
         "seconds": float(np.median(seconds)),
         "parameters": case.parameters,
-        "peak_memory_gib": step_time.peak_memory_gib(),
+        "peak_memory_gib": steps.peak_memory_gib(),
         "images_per_second": config.batch_size / float(np.median(seconds)),
     }
 
