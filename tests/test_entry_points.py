@@ -57,7 +57,7 @@ def test_a_finished_run_says_so_and_does_nothing(tiny_run):
     workdir, _ = tiny_run
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
     done = workloads.train(workdir)
-    assert "is finished: 2 epochs, 160 steps" in done.stdout
+    assert "is finished: 2 epochs." in done.stdout
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
 
 
