@@ -81,14 +81,19 @@ def test_learning_rate_decays_exponentially():
         np.testing.assert_allclose([sizes[0], sizes[2], sizes[4]], [0.1, halfway, 0.05], rtol=1e-4)
 
 
-def test_nothing_compiles_after_the_first_call():
+def _call_of_two_steps(max_shift=0):
+    """What a call of two steps of the tiny network takes: the steps, state, data and batches."""
     config = workloads.tiny_config(batch_size=20)
     model, optimizer = training.make_model(config, 10), training.make_optimizer(config)
     split = workloads.random_split(40)
     train_data = parallel.replicate(training.TrainData(split.images, split.labels, jax.random.key(0)))
     state = parallel.replicate(training.init_state(model, optimizer, config, 1))
-    steps = training.make_train_steps(model, optimizer, 0)
     batches = training.make_batches(np.arange(40, dtype=np.int32).reshape(2, 20))
+    return training.make_train_steps(model, optimizer, max_shift), state, train_data, batches
+
+
+def test_nothing_compiles_after_the_first_call():
+    steps, state, train_data, batches = _call_of_two_steps()
     with _compilations() as first:
         state, _ = steps(state, train_data, batches)
     with _compilations() as later:
@@ -100,13 +105,7 @@ def test_nothing_compiles_after_the_first_call():
 
 def test_a_call_of_many_steps_needs_nothing_of_the_host():
     """Under a guard that forbids transfers, and with no instruction in the program that could talk to the host."""
-    config = workloads.tiny_config(batch_size=20)
-    model, optimizer = training.make_model(config, 10), training.make_optimizer(config)
-    split = workloads.random_split(40)
-    train_data = parallel.replicate(training.TrainData(split.images, split.labels, jax.random.key(0)))
-    state = parallel.replicate(training.init_state(model, optimizer, config, 1))
-    steps = training.make_train_steps(model, optimizer, 2)
-    on_host = training.make_batches(np.arange(40, dtype=np.int32).reshape(2, 20))
+    steps, state, train_data, on_host = _call_of_two_steps(max_shift=2)
     # What pmap itself does with a call's indices, done beforehand.
     devices = jax.sharding.NamedSharding(
         jax.sharding.Mesh(jax.devices(), ("data",)), jax.sharding.PartitionSpec("data")
