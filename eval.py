@@ -3,16 +3,25 @@
     python eval.py --workdir=runs/quickstart --eval_datasets=sample
 
 The figures are added to the run's results.json, the pictures to its folder figures/.
+
+    python eval.py --workdir=runs/quickstart --images='photos/*.png'
+
+classifies image files instead, and
+
+    python eval.py --workdir=runs/one,runs/other --report=report.html
+
+writes one page of a run, or of several side by side.
 """
 
 import pathlib
 
 from absl import flags
 
-from lcaps_jax import cli, parallel, runs
+from lcaps_jax import classify, cli, figures, parallel, report, runs
 from lcaps_jax.checkpoints import BEST, LAST
+from lcaps_jax.config import ConfigError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+_WORKDIR = flags.DEFINE_list("workdir", None, "Folder of the run; for --report, one or more.", required=True)
 _EVAL_DATASETS = flags.DEFINE_list("eval_datasets", None, "Test sets, as for train.py. Default: those of the run.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets. Default: that of the run.")
 _CHECKPOINT = flags.DEFINE_enum(
@@ -21,14 +30,30 @@ _CHECKPOINT = flags.DEFINE_enum(
 _AFFNIST_VARIANTS = flags.DEFINE_integer(
     "affnist_variants", None, "Variants of each digit in the set 'affnist'. Default: those of the run.", 1, 32
 )
+_IMAGES = flags.DEFINE_string("images", None, "Image files to classify, as 'photos/*.png', in place of test sets.")
+_REPORT = flags.DEFINE_string("report", None, "HTML page to write of one or more runs, in place of evaluating.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a step, over all devices. Default: that of the run.", 1)
+cli.define_distributed_flags()
+flags.adopt_module_key_flags(cli)  # so that --help lists them
 
 
 def main(argv):
     del argv
-    parallel.prepare()
-    workdir = pathlib.Path(_WORKDIR.value)
+    workdirs = [pathlib.Path(folder) for folder in _WORKDIR.value]
+    if _REPORT.value:
+        report.write(workdirs, pathlib.Path(_REPORT.value))
+        parallel.say(f"{_REPORT.value} is written.")
+        return
+    if len(workdirs) > 1:
+        raise ConfigError(f"--workdir={','.join(_WORKDIR.value)}: one run at a time, except for --report.")
+    (workdir,) = workdirs
     run = runs.load_run(workdir, _CHECKPOINT.value)
+    if _IMAGES.value:
+        for number, classified in enumerate(classify.classify(run, classify.find(_IMAGES.value))):
+            parallel.say(classified.line(run.class_names))
+            classify.draw(run, classified, workdir, number)
+        parallel.say(f"Pictures of them are in {workdir / figures.FOLDER / classify.FOLDER}.")
+        return
     names = _EVAL_DATASETS.value or run.config.eval_datasets
     evaluations = runs.evaluate_run(
         run,
@@ -40,8 +65,8 @@ def main(argv):
     )
     for name, evaluation in evaluations.items():
         result = runs.format_result(evaluation.result(run.step))
-        print(f"{name}: {result}, {run.checkpoint} checkpoint, step {run.step}")
-        print(runs.format_table(evaluation, run.class_names))
+        parallel.say(f"{name}: {result}, {run.checkpoint} checkpoint, step {run.step}")
+        parallel.say(runs.format_table(evaluation, run.class_names))
 
 
 if __name__ == "__main__":

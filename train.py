@@ -7,16 +7,17 @@ The same command again continues an interrupted run.
 
 from absl import flags
 
-from lcaps_jax import cli, config, parallel, runs
+from lcaps_jax import cli, config, runs
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: settings, checkpoints, figures.", required=True)
 config.define_flags()
-flags.adopt_module_key_flags(config)  # so that --help lists them
+cli.define_distributed_flags()
+for module in (config, cli):
+    flags.adopt_module_key_flags(module)  # so that --help lists them
 
 
 def main(argv):
     del argv
-    parallel.prepare()
     runs.train(config.from_flags(flags.FLAGS), _WORKDIR.value)
 
 

@@ -53,7 +53,7 @@ def table(header: tuple[str, ...], rows: list[tuple]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def write(path: str, figures: dict) -> None:
+def write(path: str | pathlib.Path, figures: dict) -> None:
     """Writes the figures, with the machine and the versions they were measured on, as JSON."""
     about = {
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",

@@ -3,6 +3,7 @@
 from lcaps_jax.capsules import (
     agreement,
     code_loss,
+    length,
     margin_loss,
     propagate,
     prune,
@@ -13,6 +14,7 @@ from lcaps_jax.capsules import (
 )
 from lcaps_jax.convolution import strided_conv
 from lcaps_jax.models import CapsNet, ConvNet, DynamicRouting, LadderCapsNet, LadderLayer, PrimaryCapsules
+from lcaps_jax.pretrained import load_pretrained
 from lcaps_jax.runs import load_run
 
 __version__ = "0.1.0"
@@ -26,6 +28,8 @@ __all__ = [
     "PrimaryCapsules",
     "agreement",
     "code_loss",
+    "length",
+    "load_pretrained",
     "load_run",
     "margin_loss",
     "propagate",

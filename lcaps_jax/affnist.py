@@ -3,11 +3,15 @@
 Axes: ``B`` images, ``I`` their size. Coordinates are (row, column), about the centres of image and canvas.
 """
 
+import dataclasses
+
 from flax import struct
 import jax
 import jax.numpy as jnp
 from jax.scipy import ndimage
+import numpy as np
 
+Array = jax.Array | np.ndarray
 CANVAS = 40
 MAX_ROTATION = 20.0  # degrees
 MAX_SHEAR = 0.2
@@ -52,7 +56,7 @@ def draw(key: jax.Array, positions: jax.Array) -> Transformation:
     return jax.vmap(one)(positions)
 
 
-def warp(images: jax.Array, transformation: Transformation) -> jax.Array:
+def warp(images: Array, transformation: Transformation, canvas: int = CANVAS) -> jax.Array:
     """Images under one composed affine map each, bilinear, black outside.
 
     ``out(r) = image(M^-1 (r - shift))`` with ``M = diag(scale) [[1, shear], [0, 1]] R(rotation)``.
@@ -60,12 +64,13 @@ def warp(images: jax.Array, transformation: Transformation) -> jax.Array:
     Args:
       images: ``[B, I, I]`` float.
       transformation: of each.
+      canvas: size of the result, affNIST's by default.
 
     Returns:
-      ``[B, 40, 40]``.
+      ``[B, canvas, canvas]``.
     """
     middle = (images.shape[1] - 1) / 2
-    places = jnp.stack(jnp.meshgrid(jnp.arange(CANVAS), jnp.arange(CANVAS), indexing="ij")) - (CANVAS - 1) / 2
+    places = jnp.stack(jnp.meshgrid(jnp.arange(canvas), jnp.arange(canvas), indexing="ij")) - (canvas - 1) / 2
 
     def one(image, t):
         row, column = (places - t.shift[:, None, None]) / t.scale[:, None, None]
@@ -105,5 +110,5 @@ def distort(key: jax.Array, images: jax.Array, positions: jax.Array) -> tuple[ja
     # An empty image would have no bounds of its own.
     least, most = (jnp.where(ink.any(axis=(1, 2))[:, None], bound, 0) for bound in (least, most))
     shifts = jax.vmap(shift, (None, 0, 0, 0))(key, positions, least, most)
-    transformation = transformation.replace(shift=shifts)
+    transformation = dataclasses.replace(transformation, shift=shifts)
     return warp(images, transformation), transformation

@@ -4,12 +4,17 @@
 held-out training images. Every process calls save and restore.
 """
 
+from collections.abc import Iterator
+import contextlib
 import pathlib
+import shutil
 import time
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+
+from lcaps_jax import parallel
 
 LAST = "last"
 BEST = "best"
@@ -21,6 +26,10 @@ _KEEP = {LAST: 2, BEST: 1}
 
 class CheckpointError(RuntimeError):
     """No checkpoint that could be read; the message names the folder and what was found."""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 class Checkpoints:
@@ -45,7 +54,9 @@ class Checkpoints:
                 cleanup_tmp_directories=not self._read_only,
                 enable_async_checkpointing=not self._read_only,
             )
-            self._managers[kind] = ocp.CheckpointManager(self._folder / kind, options=options)
+            self._managers[kind] = ocp.CheckpointManager(
+                self._folder / kind, options=options, item_handlers=ocp.StandardCheckpointHandler()
+            )
         return self._managers[kind]
 
     def steps(self, kind: str = LAST) -> list[int]:
@@ -60,12 +71,15 @@ class Checkpoints:
         What was saved before is on disk by then: checkpoints of either kind appear in the order of their saving.
 
         Raises:
-          CheckpointError: where a checkpoint of that step or a later one stands already.
+          CheckpointError: where a checkpoint of that step or a later one stands already, or the disk is full.
         """
         self.wait()
+        self._check_space(step, tree)
         # Orbax reads a CPU's arrays in place while it writes, and a donated array is overwritten by the next step.
-        snapshot = jax.tree.map(jnp.copy, tree)
-        if not self._manager(kind).save(step, args=ocp.args.StandardSave(snapshot)):
+        snapshot = parallel.to_global(jax.tree.map(jnp.copy, tree))
+        with self._writing():
+            saved = self._manager(kind).save(step, args=ocp.args.StandardSave(snapshot))
+        if not saved:
             raise CheckpointError(
                 f"Step {step} was not saved in {self._folder / kind}, which holds {self.steps(kind)}."
             )
@@ -81,40 +95,89 @@ class Checkpoints:
           The pytree and its step, or None where there is no checkpoint.
 
         Raises:
-          CheckpointError: where there are some, and none can be read.
+          CheckpointError: where there are some, and none can be read; where one is of another network.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
+        abstract = parallel.to_global(jax.tree.map(ocp.utils.to_shape_dtype_struct, target))
         failures = []
         for step in reversed(self.steps(kind)):
             try:
+                self._check_same_network(step, kind, abstract)
                 tree = self._manager(kind).restore(step, args=ocp.args.StandardRestore(abstract))
+            except CheckpointError:
+                raise
             except Exception as error:  # Orbax raises whatever the damaged part does
-                failures.append(f"step {step}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+                failures.append(f"step {step}: {_first_line(error)}")
+                self._managers.pop(kind).close()  # it may remember what it took the damaged one for
                 continue
             if failures:
-                print(
-                    f"Could not read the newest checkpoint ({'; '.join(failures)}); using that of step {step}.",
-                    flush=True,
+                parallel.say(
+                    f"Could not read the newest checkpoint ({'; '.join(failures)}); using that of step {step}."
                 )
                 if not self._read_only:
                     self._set_aside([newer for newer in self.steps(kind) if newer > step], kind)
-            return tree, step
+            return parallel.to_local(tree), step
         if failures:
             raise CheckpointError(f"No checkpoint in {self._folder / kind} can be read: {'; '.join(failures)}.")
         return None
 
+    def _check_same_network(self, step: int, kind: str, target) -> None:
+        """Raises CheckpointError where a checkpoint holds arrays of other names or shapes."""
+        stored = {
+            leaf.name: tuple(leaf.shape) for leaf in jax.tree.leaves(self._manager(kind).item_metadata(step).tree)
+        }
+        wanted = {
+            ".".join(
+                str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", None)))) for key in path
+            ): leaf.shape
+            for path, leaf in jax.tree_util.tree_leaves_with_path(target)
+        }
+        for name in sorted(stored | wanted):
+            if stored.get(name) != wanted.get(name):
+                raise CheckpointError(
+                    f"The checkpoint of step {step} in {self._folder / kind} is of another network: {name} has the "
+                    f"shape {stored.get(name, 'of nothing')} there and {wanted.get(name, 'of nothing')} here."
+                )
+
     def _set_aside(self, steps: list[int], kind: str) -> None:
         """Moves checkpoints to ``checkpoints/damaged``: kept, as what stopped their reading may pass."""
-        folder = self._folder / _DAMAGED
-        folder.mkdir(exist_ok=True)
-        for step in steps:
-            (self._folder / kind / str(step)).rename(folder / f"{kind}_{step}_{time.time_ns()}")
+        if parallel.is_main():
+            folder = self._folder / _DAMAGED
+            folder.mkdir(exist_ok=True)
+            for step in steps:
+                (self._folder / kind / str(step)).rename(folder / f"{kind}_{step}_{time.time_ns()}")
+        parallel.wait_for_all("damaged checkpoints set aside")
         self._manager(kind).reload()
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk; raises what failed in the background."""
-        for manager in self._managers.values():
-            manager.wait_until_finished()
+        """Returns when everything saved is on disk.
+
+        Raises:
+          CheckpointError: where writing it failed in the background.
+        """
+        with self._writing():
+            for manager in self._managers.values():
+                manager.wait_until_finished()
+
+    def _check_space(self, step: int, tree) -> None:
+        """Raises CheckpointError, before anything is written, where a checkpoint would not fit on the disk."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._folder).free
+        if parallel.any_process(parallel.is_main() and free < needed):
+            raise CheckpointError(
+                f"The checkpoint of step {step} takes {needed / 2**20:.1f} MiB, and {free / 2**20:.1f} are free in "
+                f"{self._folder}. What was saved before stays; once there is room, the same command continues."
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and its storage raise whatever the disk does to them
+            raise CheckpointError(
+                f"A checkpoint could not be written in {self._folder} ({_first_line(error)}). What was saved before "
+                f"stays; once the cause is gone, the same command continues."
+            ) from error
 
     def close(self) -> None:
         """Waits, and frees the threads."""

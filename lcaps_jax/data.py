@@ -1,6 +1,6 @@
 """Any image classification set as uint8 arrays, the order of an epoch, and random shifts inside jit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import math
@@ -14,10 +14,12 @@ import numpy as np
 from PIL import Image
 import requests
 
-from lcaps_jax import affnist, parallel
+from lcaps_jax import affnist, folders, parallel
 from lcaps_jax.config import Config
 
+Array = affnist.Array
 SAMPLE = "sample"
+FOLDER = "folder"
 EXPANDED_MNIST = "expanded_mnist"
 AFFNIST = "affnist"
 AFFNIST_OFFICIAL = "affnist_official"
@@ -167,13 +169,19 @@ class Source:
         return self.train.images.shape[-1]
 
 
-def load(name: str, data_dir: str | None = None, image_size: int | None = None) -> Source:
+def load(
+    name: str,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Source:
     """Loads a data set.
 
     Args:
-      name: ``"sample"``, ``"expanded_mnist"`` or the name of a TFDS set; not affNIST, which is for tests.
-      data_dir: of prepared TFDS sets; None for TFDS's own.
+      name: ``"sample"``, ``"folder"``, ``"expanded_mnist"`` or the name of a TFDS set; not affNIST, which is for tests.
+      data_dir: of prepared TFDS sets, None for TFDS's own; for ``"folder"`` the folder of ``train/`` and ``test/``.
       image_size: pad or scale images to this size; None for the set's own.
+      class_names: those of a trained network, for ``"folder"``: its folders are then among them.
 
     Returns:
       Source.
@@ -193,16 +201,24 @@ def load(name: str, data_dir: str | None = None, image_size: int | None = None) 
         train = Split(fit_size(source.train.images, EXPANDED_SIZE), source.train.labels)
         test = Split(place(fit_size(source.test.images, EXPANDED_SIZE), EXPANDED_SHIFT), source.test.labels)
         source = Source(train, test, source.class_names, EXPANDED_SIZE, EXPANDED_SHIFT)
+    elif name == FOLDER:
+        source = _load_folder(data_dir, image_size, class_names)
     else:
         source = _load_tfds(name, data_dir, image_size)
     for part, split in (("train", source.train), ("test", source.test)):
         check_split(split, len(source.class_names), f"The {part} part of {name}")
     size = image_size or source.image_size
-    resized = (Split(fit_size(split.images, size), split.labels) for split in (source.train, source.test))
-    return Source(*resized, source.class_names, size, source.max_shift)
+    train, test = (Split(fit_size(split.images, size), split.labels) for split in (source.train, source.test))
+    return Source(train, test, source.class_names, size, source.max_shift)
 
 
-def load_test(name: str, data_dir: str | None, image_size: int, affnist_variants: int = 1) -> TestSet:
+def load_test(
+    name: str,
+    data_dir: str | None,
+    image_size: int,
+    affnist_variants: int = 1,
+    class_names: Sequence[str] | None = None,
+) -> TestSet:
     """Loads the test part of a data set.
 
     Args:
@@ -211,6 +227,7 @@ def load_test(name: str, data_dir: str | None, image_size: int, affnist_variants
       data_dir: see ``load``.
       image_size: of the network.
       affnist_variants: of each digit, for ``"affnist"``.
+      class_names: see ``load``.
 
     Returns:
       Split, or Affnist.
@@ -219,7 +236,7 @@ def load_test(name: str, data_dir: str | None, image_size: int, affnist_variants
       DataError: see ``load``; and for affNIST at another size than 40x40.
     """
     if name not in (AFFNIST, AFFNIST_OFFICIAL):
-        return load(name, data_dir, image_size).test
+        return load(name, data_dir, image_size, class_names).test
     if image_size != affnist.CANVAS:
         raise DataError(
             f"{name} has images of {affnist.CANVAS}x{affnist.CANVAS} pixels, and the network's are {image_size}x"
@@ -275,12 +292,12 @@ def _pillow(image: np.ndarray) -> Image.Image:
 
 
 def place(images: np.ndarray, max_shift: int) -> np.ndarray:
-    """Shifts each image ``[N, I, I, C]`` once, by up to ``max_shift`` pixels each way, by a fixed seed.
-
-    What is pushed out at one border comes in at the other: for canvases whose borders of that width are black.
-    """
+    """Shifts each image ``[N, I, I, C]`` once, by up to ``max_shift`` pixels each way, by a fixed seed."""
     shifts = np.random.default_rng(_PLACE_SEED).integers(-max_shift, max_shift + 1, (len(images), 2))
-    return np.stack([np.roll(image, shift, axis=(0, 1)) for image, shift in zip(images, shifts)])
+    size = images.shape[1]
+    padded = np.pad(images, ((0, 0), (max_shift, max_shift), (max_shift, max_shift), (0, 0)))
+    corners = max_shift - shifts
+    return np.stack([image[y : y + size, x : x + size] for image, (y, x) in zip(padded, corners)])
 
 
 def _prepared_builder(name: str, data_dir: str | None, source: str | None = None):
@@ -307,8 +324,9 @@ def _prepared_builder(name: str, data_dir: str | None, source: str | None = None
     except Exception as error:  # TFDS has an exception for each way of misnaming a set, its version or its variant
         close = [line.strip() for line in str(error).splitlines() if "mean" in line]
         raise DataError(
-            f"--dataset={name}: no such set ({str(error).splitlines()[0]}). Accepted are {SAMPLE}, {EXPANDED_MNIST} "
-            f"and the image classification sets of TensorFlow Datasets, as mnist or cifar10. {' '.join(close)}"
+            f"--dataset={name}: no such set ({str(error).splitlines()[0]}). Accepted are {SAMPLE}, {FOLDER}, "
+            f"{EXPANDED_MNIST} and the image classification sets of TensorFlow Datasets, as mnist or cifar10. "
+            + " ".join(close)
         ) from None
     features = builder.info.features
     if not {"image", "label"} <= set(features or {}) or not hasattr(features["label"], "num_classes"):
@@ -354,16 +372,53 @@ def _load_tfds(name: str, data_dir: str | None, image_size: int | None) -> Sourc
     train = _read_part(builder, "train", image_size)
     if test_name:
         if test_name != "test":
-            print(f"{name} has no test part: its {test_name} part is used as one.", flush=True)
+            parallel.say(f"{name} has no test part: its {test_name} part is used as one.")
         test = _read_part(builder, test_name, image_size)
     else:
-        count = len(train) // _TEST_SHARE
-        print(
-            f"{name} has no test part: {count} of its {len(train)} images, always the same, are held out as one.",
-            flush=True,
-        )
-        train, test = hold_out(train, count, _TEST_SEED)
+        train, test = _hold_out_test(train, name)
     return Source(train, test, tuple(features["label"].names), max(train.images.shape[1:3]))
+
+
+def _hold_out_test(train: Split, name: str) -> tuple[Split, Split]:
+    """Makes a test part for a set that has none."""
+    count = len(train) // _TEST_SHARE
+    parallel.say(f"{name} has no test part: {count} of its {len(train)} images, always the same, are held out as one.")
+    return hold_out(train, count, _TEST_SEED)
+
+
+def _load_folder(folder: str | None, image_size: int | None, class_names: Sequence[str] | None) -> Source:
+    """Image files, ``folder/train/CLASS/FILE`` and, where it is there, ``folder/test/CLASS/FILE``."""
+    if folder is None:
+        raise DataError(f"--dataset={FOLDER}: give the folder that holds train/CLASS/FILE as --data_dir.")
+    root = pathlib.Path(folder)
+    try:
+        parts = {"train": folders.find(root, "train")}
+        if (root / "test").exists():
+            parts["test"] = folders.find(root, "test")
+        names = tuple(class_names or parts["train"])
+        for part, classes in parts.items():
+            if unknown := sorted(set(classes) - set(names)):
+                raise DataError(f"{root / part / unknown[0]}: no such class; there are {', '.join(names)}.")
+        if len(names) < 2:
+            raise DataError(f"{root / 'train'} has the one class {names[0]}: to tell classes apart takes two.")
+        files = [file for classes in parts.values() for group in classes.values() for file in group]
+        channels, sizes = folders.describe(files)
+        if image_size is None and (len(sizes) > 1 or len(set(next(iter(sizes)))) > 1):
+            seen = ", ".join(f"{width}x{height} ({file})" for (width, height), file in list(sizes.items())[:2])
+            raise DataError(f"--dataset={FOLDER}: images must be square and of one size, or give --image_size: {seen}.")
+        size = image_size or next(iter(sizes))[0]
+        parallel.check_fits(len(files) * size**2 * channels, f"The set in {root}")
+        splits = {part: _read_classes(classes, names, channels, size) for part, classes in parts.items()}
+    except folders.FileError as error:
+        raise DataError(str(error)) from None
+    train, test = (splits["train"], splits["test"]) if "test" in splits else _hold_out_test(splits["train"], folder)
+    return Source(train, test, names, size)
+
+
+def _read_classes(classes: dict[str, list[pathlib.Path]], names: Sequence[str], channels: int, size: int) -> Split:
+    images = [fit_size(folders.read(file, channels)[None], size)[0] for files in classes.values() for file in files]
+    labels = [names.index(name) for name, files in classes.items() for _ in files]
+    return Split(np.stack(images), np.array(labels, np.int32))
 
 
 def _prepare(builder, name: str, tfds, source: str | None) -> None:
@@ -400,19 +455,19 @@ def epoch_order(key: jax.Array, epoch: int, count: int) -> jax.Array:
     return jax.random.permutation(jax.random.fold_in(key, epoch), count)
 
 
-def shift(image: jax.Array, offset: jax.Array, max_shift: int) -> jax.Array:
+def shift(image: Array, offset: jax.Array, max_shift: int) -> jax.Array:
     """Moves an image ``[I, I, C]`` down and right by ``offset [2]``, at most ``max_shift`` pixels, black coming in."""
     padded = jnp.pad(image, ((max_shift, max_shift), (max_shift, max_shift), (0, 0)))
     start = max_shift - offset
     return jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
 
 
-def keys_of(key: jax.Array, positions: jax.Array) -> jax.Array:
+def keys_of(key: jax.Array, positions: Array) -> jax.Array:
     """A key of its own for each of the positions ``[B]`` in a global batch."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
 
 
-def augment(images: jax.Array, key: jax.Array, positions: jax.Array, max_shift: int) -> jax.Array:
+def augment(images: Array, key: jax.Array, positions: Array, max_shift: int) -> Array:
     """Shifts training images at random.
 
     Args:
@@ -432,9 +487,9 @@ def augment(images: jax.Array, key: jax.Array, positions: jax.Array, max_shift: 
     return jax.vmap(shift, (0, 0, None))(images, offsets, max_shift)
 
 
-def to_unit_range(images: jax.Array) -> jax.Array:
+def to_unit_range(images: Array) -> jax.Array:
     """uint8 images as float32 in [0, 1]."""
-    return images.astype(jnp.float32) / 255
+    return jnp.asarray(images).astype(jnp.float32) / 255
 
 
 def load_for(config: Config) -> tuple[Source, Config]:

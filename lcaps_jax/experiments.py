@@ -13,18 +13,24 @@ import pathlib
 import subprocess
 import sys
 import time
+from typing import Any, cast
 
 from absl import flags
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lcaps_jax import affnist, cli, data, figures, metrics, parallel, runs, training
+from lcaps_jax import affnist, cli, data, figures, metrics, parallel, robustness, runs, training
 from lcaps_jax import config as configs
 from lcaps_jax.config import Config
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-_QUICK = {"channels": 16, "capsule_types": 16, "epochs": 1, "decay_steps": 200, "checkpoint_every": None}
+_QUICK: dict[str, Any] = {
+    "channels": 16,
+    "capsule_types": 16,
+    "epochs": 1,
+    "decay_steps": 200,
+    "checkpoint_every": None,
+}
 _ZERO = 0  # the digit of figures 1 and 4
 _TABLE3 = [f"MNIST 9x9, K={k}" for k in (50, 70, 100)] + [f"MNIST 9x9, CapsNet r={r}" for r in (3, 4, 5)]
 
@@ -248,13 +254,13 @@ def primary_means(run: runs.Run, images: np.ndarray, label: int) -> tuple[np.nda
     return jax.tree.map(lambda x: x / len(images), total)
 
 
-def robustness(plan: Plan) -> None:
+def errors_by_transformation(plan: Plan) -> None:
     """Where the errors on affNIST lie, by what was done to the digit, for the networks trained on expanded MNIST."""
     networks = {
         cell.row: plan.run(dataclasses.replace(cell, seeds=1))[0]
         for cell in (cell_of(name) for name in ("affnist_15x15_k70", "affnist_capsnet", "affnist_cnn64"))
     }
-    split = data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS)
+    split = cast(data.Affnist, data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS))
     done = split.transformations()
     wrong = {}
     for name, folder in networks.items():
@@ -285,10 +291,10 @@ def _transformed_digit(digits: data.Split, networks: dict[str, pathlib.Path]):
     """Activities and poses of one digit's class as the digit is rotated, sheared, scaled and moved."""
     steps = 41
     sweeps = {
-        "rotation (degrees)": np.linspace(-90, 90, steps),
-        "shear": np.linspace(-0.8, 0.8, steps),
-        "scale": np.linspace(0.5, 1.5, steps),
-        "shift (pixels)": np.arange(steps) - steps // 2,
+        robustness.ROTATION: np.linspace(-90, 90, steps),
+        robustness.SHEAR: np.linspace(-0.8, 0.8, steps),
+        robustness.SCALE: np.linspace(0.5, 1.5, steps),
+        robustness.SHIFT: np.arange(steps) - steps // 2,
     }
     digit = np.broadcast_to(digits.images[:1, :, :, 0] / np.float32(255), (steps, *digits.images.shape[1:3]))
     label = int(digits.labels[0])
@@ -297,15 +303,7 @@ def _transformed_digit(digits: data.Split, networks: dict[str, pathlib.Path]):
         run = runs.load_run(folder)
         apply = jax.jit(lambda images, run=run: run.model.apply({"params": run.params}, images))
         for sweep, values in sweeps.items():
-            zeros = jnp.zeros(steps)
-            across = jnp.stack([zeros, jnp.asarray(values)], axis=1).astype(jnp.int32)
-            transformation = affnist.Transformation(
-                rotation=jnp.deg2rad(values) if sweep.startswith("rotation") else zeros,
-                shear=jnp.asarray(values) if sweep == "shear" else zeros,
-                scale=jnp.tile(jnp.asarray(values)[:, None], 2) if sweep == "scale" else jnp.ones((steps, 2)),
-                shift=across if sweep.startswith("shift") else jnp.zeros((steps, 2), jnp.int32),
-            )
-            output = apply(affnist.warp(digit, transformation)[..., None])
+            output = apply(affnist.warp(digit, robustness.transformation(sweep, values))[..., None])
             pose = None if output.pose is None else np.asarray(output.pose[:, label])
             results.setdefault(name, {})[sweep] = (np.asarray(output.activity[:, label]), pose)
     return label, sweeps, results
@@ -332,7 +330,7 @@ _EXPERIMENTS = {
     "table3": table3,
     "figure1": figure1,
     "figure4": figure4,
-    "robustness": robustness,
+    "robustness": errors_by_transformation,
 }
 
 
@@ -358,7 +356,6 @@ def main() -> None:
     data_dir = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets; default: their own.")
 
     def parsed(argv):
-        parallel.prepare()
         run(argv[1:], Plan(pathlib.Path(workdir.value), quick.value, data_dir.value))
 
     cli.run(parsed, positional=True)

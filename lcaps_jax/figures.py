@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 import numpy as np
 
-from lcaps_jax.data import Split, TestSet
+from lcaps_jax.data import Array, Split, TestSet
 from lcaps_jax.metrics import read_metrics
 from lcaps_jax.models import Geometry, NetworkOutput
 from lcaps_jax.training import Evaluation
@@ -34,11 +34,13 @@ def write_all(
         save(worst_mistakes(evaluation, splits[name], class_names, name), workdir, f"mistakes_{name}")
 
 
-def save(figure: Figure, workdir: pathlib.Path, name: str) -> None:
-    """Writes a picture of a run."""
-    (workdir / FOLDER).mkdir(exist_ok=True)
-    name = re.sub(r"[^\w.-]+", "_", name)  # TFDS has names as emnist/balanced
-    figure.savefig(workdir / FOLDER / f"{name}.png", dpi=_DPI, bbox_inches="tight")
+def save(figure: Figure, workdir: pathlib.Path, name: str, folder: str = "") -> pathlib.Path:
+    """Writes a picture of a run, in a folder of its pictures: its path."""
+    place = workdir / FOLDER / folder
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / (re.sub(r"[^\w.-]+", "_", name) + ".png")  # TFDS has names as emnist/balanced
+    figure.savefig(path, dpi=_DPI, bbox_inches="tight")
+    return path
 
 
 def show_image(axes, image: np.ndarray) -> None:
@@ -83,7 +85,9 @@ def confusion_matrix(evaluation: Evaluation, class_names: Sequence[str], name: s
             count = evaluation.confusion[row, column]
             if count:
                 dark = mistakes[row, column] > 0.6 * max(1, mistakes.max())
-                axes.text(column, row, count, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+                axes.text(
+                    column, row, str(count), ha="center", va="center", fontsize=8, color="white" if dark else "black"
+                )
         axes.set_xticks(range(len(class_names)), class_names, rotation=90 if max(map(len, class_names)) > 2 else 0)
         axes.set_yticks(range(len(class_names)), class_names)
     axes.set(xlabel="predicted", ylabel="true", title=f"{name}: {evaluation.errors} errors in {evaluation.count}")
@@ -146,10 +150,8 @@ def kept_capsules(
     types = sizes.capsules // sizes.grid**2
     most = max(np.bincount(np.asarray(index) // types).max() for index in output.index)
     for i in range(count):
-        positions, kept = np.unique(np.asarray(output.index[i]) // types, return_counts=True)
-        y, x = (sizes.stride * np.array(divmod(positions, sizes.grid)) + (sizes.receptive_field - 1) / 2).astype(float)
         show_image(rows[0, i], split.images[i])
-        rows[0, i].scatter(x, y, s=110 * kept / most, color="tab:orange", alpha=0.75, linewidths=0)
+        _show_kept(rows[0, i], output.index[i], sizes, 110 / most)
         activity = np.asarray(output.activity[i])
         predicted, true = int(np.argmax(activity)), int(split.labels[i])
         colours = [
@@ -163,6 +165,41 @@ def kept_capsules(
             rows[1, i].set(xticks=[], xlabel=f"{class_names[true]} as {class_names[predicted]}")
     rows[1, 0].set_ylabel("class activity")
     figure.suptitle(f"{name}: where the {output.index.shape[1]} kept of {sizes.capsules} primary capsules sit")
+    figure.tight_layout()
+    return figure
+
+
+def _show_kept(axes, index: Array, sizes: Geometry, scale: float) -> None:
+    """Draws a dot where capsules ``[K]`` are kept, its area in points ``scale`` times their number."""
+    positions, kept = np.unique(np.asarray(index) // (sizes.capsules // sizes.grid**2), return_counts=True)
+    y, x = (sizes.stride * np.array(divmod(positions, sizes.grid)) + (sizes.receptive_field - 1) / 2).astype(float)
+    axes.scatter(x, y, s=scale * kept, color="tab:orange", alpha=0.75, linewidths=0)
+
+
+def classified(
+    image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, class_names: Sequence[str], name: str
+) -> Figure:
+    """An image ``[I, I, C]`` uint8 with the places of its kept capsules, and its class activities.
+
+    Without ``sizes`` no places are shown; of more than ten classes the ten most active are.
+    """
+    figure = Figure(figsize=(6.2, 3.2))
+    left, right = figure.subplots(1, 2)
+    show_image(left, image)
+    if sizes is not None:
+        most = np.bincount(np.asarray(output.index[0]) // (sizes.capsules // sizes.grid**2)).max()
+        _show_kept(left, output.index[0], sizes, 260 / most)
+    activity = np.asarray(output.activity[0])
+    best = np.sort(np.argsort(-activity, kind="stable")[:10])
+    predicted = int(np.argmax(activity))
+    right.barh(
+        [class_names[j] for j in best],
+        activity[best],
+        color=["tab:green" if j == predicted else "tab:gray" for j in best],
+    )
+    right.set(xlim=(0, 1), xlabel="class activity")
+    right.invert_yaxis()
+    figure.suptitle(f"{name}: {class_names[predicted]}")
     figure.tight_layout()
     return figure
 
@@ -193,7 +230,7 @@ def perturbations(images: np.ndarray, offsets: np.ndarray, class_name: str) -> F
     for i, j in np.ndindex(dims, count):
         show_image(grid[i, j], decoded[i, j])
         if i == 0:
-            grid[i, j].set_title(f"{offsets[j]:+.2f}", fontsize=7)
+            grid[0, j].set_title(f"{offsets[j]:+.2f}", fontsize=7)
     figure.suptitle(f"A {class_name}, reconstructed as each of the {dims} dimensions of its pose is moved", fontsize=9)
     figure.subplots_adjust(wspace=0.05, hspace=0.05, top=0.93, left=0.01, right=0.99, bottom=0.01)
     return figure
@@ -261,6 +298,21 @@ def errors_by(quantities: Mapping[str, np.ndarray], wrong: Mapping[str, np.ndarr
                 [(low + high) / 2 for low, high, *_ in lines], [line[3][name] for line in lines], "o-", label=name
             )
         axes.set(xlabel=quantity)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("error (%)")
+    figure.axes[0].legend(fontsize=7)
+    figure.tight_layout()
+    return figure
+
+
+def errors_under(errors: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> Figure:
+    """Error in percent against the amount of each kind of transformation, of networks by name."""
+    kinds = list(next(iter(errors.values())))
+    figure = Figure(figsize=(3.4 * len(kinds), 3.2))
+    for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds):
+        for name, by_kind in errors.items():
+            axes.plot(*by_kind[kind], "o-", markersize=3, label=name)
+        axes.set(xlabel=kind, ylim=(0, None))
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("error (%)")
     figure.axes[0].legend(fontsize=7)

@@ -21,6 +21,8 @@ from lcaps_jax.convolution import output_size, preferred_layout, strided_conv
 PAPER = "paper"
 RELEASED = "released"
 VARIANTS = (PAPER, RELEASED)
+AGREEMENT, LENGTH = ACTIVITIES = ("agreement", "length")
+ACTIVE, RANDOM = SELECTIONS = ("active", "random")
 
 CAPSULE_DIM = 8
 POSE_DIM = 16
@@ -79,14 +81,15 @@ class LadderOutput:
     """What the ladder layer computes of each class.
 
     Attributes:
-      activity: ``[B, J]`` d of eq. (4); released: 1 - error.
-      error: ``[B, J]`` mean squared distance of the kept capsules to their regression; released: mean distance.
+      activity: ``[B, J]`` d of eq. (4); released: 1 - error; without the ladder, the length of the pose.
+      error: ``[B, J]`` mean squared distance of the kept capsules to their regression; released: mean distance;
+        None without the ladder.
       pose: ``[B, J, D]`` class capsules v: the activity times the direction of s.
       regressed: ``[B, J, K, d]`` the regressed capsules, or None where they were not asked for.
     """
 
     activity: jax.Array
-    error: jax.Array
+    error: jax.Array | None
     pose: jax.Array
     regressed: jax.Array | None
 
@@ -244,12 +247,15 @@ class LadderLayer(nn.Module):
       classes: J.
       pose_dim: D.
       variant: "paper" or "released".
+      activity: "agreement", or "length" to leave the ladder out: the pose is then ``squash(s)`` and its length the
+        activity, as in CapsNet (an ablation of the paper's variant).
       dtype: of the class networks; norms, sums and activities are float32.
     """
 
     classes: int
     pose_dim: int = POSE_DIM
     variant: str = PAPER
+    activity: str = AGREEMENT
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -274,7 +280,6 @@ class LadderLayer(nn.Module):
         contribution = networks(weight_widths, last_is_linear=True, name="contribution")(code)
         contribution = nn.sigmoid(contribution.astype(jnp.float32))
         hidden = networks(hidden_widths, name="propagation")(code)
-        hidden_reg = networks(hidden_widths, name="regression")(code)
 
         # The last layers are stored as they are contracted: see capsules.propagate_factored. Glorot's fans stay
         # those of the layer they are, h to K*d*D.
@@ -286,6 +291,13 @@ class LadderLayer(nn.Module):
             (self.classes, rows, width, self.pose_dim),
         )
         bias = self.param("propagation_bias", bias_init, (self.classes, rows, self.pose_dim))
+        cast = functools.partial(jnp.asarray, dtype=self.dtype)
+        s = capsules.propagate_factored(kept, hidden, cast(kernel), cast(bias), contribution)
+        if self.activity == LENGTH:
+            pose = capsules.squash(s).transpose(1, 0, 2)
+            return LadderOutput(capsules.length(pose), error=None, pose=pose, regressed=None)
+
+        hidden_reg = networks(hidden_widths, name="regression")(code)
         kernel_reg = self.param(
             "regression_kernel",
             nn.initializers.glorot_uniform(in_axis=1, out_axis=(2, 3), batch_axis=0),
@@ -293,8 +305,6 @@ class LadderLayer(nn.Module):
         )
         bias_reg = self.param("regression_bias", bias_init, (self.classes, self.pose_dim, rows))
 
-        cast = functools.partial(jnp.asarray, dtype=self.dtype)
-        s = capsules.propagate_factored(kept, hidden, cast(kernel), cast(bias), contribution)
         unit = capsules.direction(s) if paper else capsules.direction(s, _RELEASED_EPSILON)
         regressed = capsules.regress_factored(s if paper else unit, hidden_reg, cast(kernel_reg), cast(bias_reg), dim)
         error = capsules.regression_error(regressed, kept, squared=paper)  # [J, B]
@@ -316,7 +326,10 @@ class LadderCapsNet(nn.Module):
       conv1_kernel, primary_kernel: kernel sizes.
       channels: of Conv1.
       types: primary capsules at each position.
+      capsule_dim, pose_dim: d and D.
       variant: "paper", or "released" for what the authors' graph does instead.
+      activity: see LadderLayer.
+      selection: which capsules are kept, the most "active" or, as an ablation, "random" ones, drawn by the image.
       convolution: method, see ``strided_conv``.
       dtype: of convolutions and class networks; capsules, activities and losses are float32.
     """
@@ -327,7 +340,11 @@ class LadderCapsNet(nn.Module):
     primary_kernel: int = 9
     channels: int = CONV1_CHANNELS
     types: int = CAPSULE_TYPES
+    capsule_dim: int = CAPSULE_DIM
+    pose_dim: int = POSE_DIM
     variant: str = PAPER
+    activity: str = AGREEMENT
+    selection: str = ACTIVE
     convolution: str = "auto"
     dtype: jnp.dtype = jnp.float32
 
@@ -364,16 +381,18 @@ class LadderCapsNet(nn.Module):
             self.primary_kernel,
             channels=self.channels,
             types=self.types,
+            dim=self.capsule_dim,
             rectify=self.variant == RELEASED,
             method=self.convolution,
             dtype=self.dtype,
             name="primary_capsules",
         )(images)
         primary_activity = capsules.squashed_length(t)
-        pruned = capsules.prune(capsules.squash(t), primary_activity, self.k)
-        ladder = LadderLayer(self.classes, variant=self.variant, dtype=self.dtype, name="ladder")(
-            pruned.capsules, pruned.code, with_regressed=with_regressed
-        )
+        score = primary_activity if self.selection == ACTIVE else _random_scores(images, sizes.capsules)
+        pruned = capsules.prune(capsules.squash(t), score, self.k)
+        ladder = LadderLayer(
+            self.classes, self.pose_dim, self.variant, activity=self.activity, dtype=self.dtype, name="ladder"
+        )(pruned.capsules, pruned.code, with_regressed=with_regressed)
         return NetworkOutput(
             activity=ladder.activity,
             error=ladder.error,
@@ -393,6 +412,13 @@ class LadderCapsNet(nn.Module):
         else:
             class_loss, code_loss = capsules.released_loss(output.error, labels), capsules.released_code_loss
         return class_loss + CODE_LOSS_WEIGHT * code_loss(output.code, output.primary_activity)
+
+
+def _random_scores(images: jax.Array, count: int) -> jax.Array:
+    """Random numbers ``[B, count]``, drawn by the pixels of each of the images, so that an image keeps its own."""
+    pixels = jnp.rint(255 * images).astype(jnp.uint32).reshape(len(images), -1)
+    seeds = jnp.sum(pixels * jax.random.bits(jax.random.key(0), pixels.shape[1:]), axis=-1, dtype=jnp.uint32)
+    return jax.vmap(lambda seed: jax.random.uniform(jax.random.key(seed), (count,)))(seeds)
 
 
 class DynamicRouting(nn.Module):
@@ -452,7 +478,7 @@ class CapsNet(nn.Module):
       classes: J.
       iterations: of the routing.
       decoder: whether to reconstruct the image, which regularises the poses.
-      conv1_kernel, primary_kernel, channels, types, convolution, dtype: as for LadderCapsNet.
+      conv1_kernel, primary_kernel, channels, types, capsule_dim, pose_dim, convolution, dtype: as for LadderCapsNet.
     """
 
     classes: int = 10
@@ -462,6 +488,8 @@ class CapsNet(nn.Module):
     primary_kernel: int = 9
     channels: int = CONV1_CHANNELS
     types: int = CAPSULE_TYPES
+    capsule_dim: int = CAPSULE_DIM
+    pose_dim: int = POSE_DIM
     convolution: str = "auto"
     dtype: jnp.dtype = jnp.float32
 
@@ -489,11 +517,12 @@ class CapsNet(nn.Module):
             self.primary_kernel,
             channels=self.channels,
             types=self.types,
+            dim=self.capsule_dim,
             method=self.convolution,
             dtype=self.dtype,
             name="primary_capsules",
         )(images)
-        routing = DynamicRouting(self.classes, self.iterations, dtype=self.dtype, name="routing")
+        routing = DynamicRouting(self.classes, self.iterations, self.pose_dim, dtype=self.dtype, name="routing")
         routed = routing(capsules.squash(t))
         activity = capsules.length(routed.pose)
         reconstruction = None

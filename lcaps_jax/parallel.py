@@ -4,7 +4,7 @@ State and data are replicated; only a call's batch indices are divided. Since JA
 so with ``in_axes=None`` and ``out_axes=None`` arrays carry no device axis, on one process and on many.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import ctypes
 import os
 import pathlib
@@ -87,19 +87,50 @@ def shard(batches: np.ndarray) -> np.ndarray:
     return by_device[[places[device] for device in jax.local_devices()]]
 
 
-def _replicated() -> jax.sharding.NamedSharding:
-    """The placement that ``pmap`` gives what it returns, so that nothing compiles twice."""
-    return jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(jax.devices()), (AXIS,)), jax.sharding.PartitionSpec())
+def _replicated(devices: Sequence[jax.Device]) -> jax.sharding.NamedSharding:
+    return jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), (AXIS,)), jax.sharding.PartitionSpec())
 
 
 def replicate(tree):
-    """Puts a copy of every array on every device."""
-    return jax.device_put(tree, _replicated())
+    """Puts a copy of every array on every device, as ``pmap`` returns them, so that nothing compiles twice.
+
+    Of several processes each has the arrays on its own devices.
+    """
+    return jax.device_put(tree, _replicated(jax.local_devices()))
 
 
 def like_replicated(shapes):
     """Abstract arrays of ``jax.eval_shape``, to be restored as ``replicate`` would place them."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_replicated()), shapes)
+    sharding = _replicated(jax.local_devices())
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+
+def to_global(tree):
+    """Replicated arrays as those of all processes together, which is how checkpoints are written and read."""
+    if jax.process_count() == 1:
+        return tree
+    sharding = _replicated(jax.devices())
+
+    def one(x):
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+        shards = [shard.data for shard in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, shards)
+
+    return jax.tree.map(one, tree)
+
+
+def to_local(tree):
+    """The way back from ``to_global``."""
+    if jax.process_count() == 1:
+        return tree
+    sharding = _replicated(jax.local_devices())
+
+    def one(x):
+        shards = [shard.data for shard in x.addressable_shards]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, shards)
+
+    return jax.tree.map(one, tree)
 
 
 def any_process(flag: bool) -> bool:
@@ -107,6 +138,18 @@ def any_process(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process has come to the same call; ``name`` is for the message where one does not."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def say(text: str) -> None:
+    """Prints a line, once for all processes."""
+    if is_main():
+        print(text, flush=True)
 
 
 def check_fits(nbytes: int, what: str) -> None:
@@ -126,6 +169,44 @@ def prepare() -> None:
     """What an entry point does first of all."""
     reuse_freed_memory()
     _keep_compiled_programs()
+
+
+def connect(address: str | None = None, processes: int | None = None, process: int | None = None) -> None:
+    """Makes this process one of several that train together; after ``prepare``, before anything else.
+
+    Args:
+      address: ``HOST:PORT`` of process 0, to which all connect.
+      processes: how many.
+      process: which of them this is, from 0.
+
+    All three or none: on TPU pods, under Slurm and under Open MPI, JAX finds them out.
+
+    Raises:
+      DeviceError: for values that cannot be, and where the others do not come.
+    """
+    given = [value is not None for value in (address, processes, process)]
+    if any(given) and not all(given):
+        raise DeviceError("--coordinator_address, --num_processes and --process_id: give all three, or none of them.")
+    if processes is not None and not 0 <= process < processes:
+        raise DeviceError(f"--process_id={process}: must be 0 to {processes - 1}, one less than --num_processes.")
+    try:
+        jax.distributed.initialize(
+            address,
+            processes,
+            process,
+            initialization_timeout=_CONNECT_SECONDS,
+            heartbeat_timeout_seconds=_SILENCE_SECONDS,
+            shutdown_timeout_seconds=_SILENCE_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise DeviceError(
+            f"--distributed: the processes could not be brought together ({str(error).splitlines()[0]}). Outside TPU "
+            f"pods, Slurm and Open MPI give --coordinator_address=HOST:PORT, --num_processes and --process_id."
+        ) from None
+
+
+# For which all processes wait for each other at the start, and after which one that is silent is taken for dead.
+_CONNECT_SECONDS, _SILENCE_SECONDS = 120, 30
 
 
 def _keep_compiled_programs() -> None:

@@ -37,7 +37,7 @@ def params_from_released(variables: Mapping[str, np.ndarray], *, classes: int = 
         kernel, bias = stacked(layer, "weight"), stacked(layer, "bias")
         return kernel.reshape(*kernel.shape[:2], -1, POSE_DIM), bias.reshape(classes, -1, POSE_DIM)
 
-    ladder = {}
+    ladder: dict = {}
     for network, layer in _NETWORKS.items():
         hidden_layers = (1, 2, 3, 4) if network == "contribution" else (1, 2, 3)
         ladder[network] = {}

@@ -18,6 +18,7 @@ from lcaps_jax.checkpoints import BEST, LAST, Checkpoints
 from lcaps_jax.config import (
     CAPSNET,
     CONFIG_FILE,
+    FIXED,
     LCAPSNET,
     PARTIAL,
     Config,
@@ -46,6 +47,7 @@ class Run:
       channels: of the images.
       step: training steps done.
       checkpoint: ``"last"`` or ``"best"``.
+      results: by test set, as in ``results.json``.
     """
 
     model: Network
@@ -55,6 +57,7 @@ class Run:
     channels: int
     step: int
     checkpoint: str = LAST
+    results: Mapping[str, dict] = dataclasses.field(default_factory=dict)
 
 
 def load_run(workdir: str | pathlib.Path, checkpoint: str = LAST) -> Run:
@@ -88,7 +91,8 @@ def load_run(workdir: str | pathlib.Path, checkpoint: str = LAST) -> Run:
         raise ConfigError(f"{workdir} has no {checkpoint} checkpoint yet.{hint}")
     tree, step = restored
     params = tree if checkpoint == BEST else tree.params
-    return Run(model, params, config, tuple(about["class_names"]), about["channels"], step, checkpoint)
+    names = tuple(about["class_names"])
+    return Run(model, params, config, names, about["channels"], step, checkpoint, read_results(workdir))
 
 
 def train(config: Config, workdir: str | pathlib.Path) -> None:
@@ -107,7 +111,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
         config = config.with_defaults_of(earlier)
         config.check_continues(earlier)
         if is_finished(config, workdir):
-            print(f"{workdir} is finished: {config.epochs} epochs. A larger --epochs continues it.", flush=True)
+            parallel.say(f"{workdir} is finished: {_end_of(config)}")
             return
     elif workdir.exists() and not _is_empty(workdir):
         raise ConfigError(f"--workdir={workdir} holds something else and no run; give a new or an empty folder.")
@@ -118,6 +122,10 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
         train_split, validation = data.hold_out(source.train, config.validation_size, config.seed)
         # As the set's own test images are, which checkpoints are to be chosen for.
         validation = data.Split(data.place(validation.images, source.max_shift), validation.labels)
+    if (workdir / CONFIG_FILE).exists():
+        _check_same_data(workdir, source, len(train_split))
+    if config.placement == FIXED:
+        train_split = data.Split(data.place(train_split.images, config.max_shift), train_split.labels)
     training.steps_per_epoch(config, len(train_split))  # refuses a batch larger than the set
     model = training.make_model(config, len(source.class_names))
     tests = {
@@ -133,15 +141,30 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
 
         def on_epoch(evaluations, step):
             figures.write_all(workdir, evaluations, tests, source.class_names)
-            _add_results(workdir, evaluations, tests, step)
+            _add_results(workdir, config, evaluations, tests, step)
 
         fitted = training.fit(config, model, train_split, validation, tests, workdir, on_epoch)
         _draw_examples(workdir, config, model, fitted.state.params, tests, source.class_names)
-    if parallel.is_main():
-        for name, evaluation in fitted.evaluations.items():
-            result = format_result(evaluation.result(fitted.steps))
-            print(f"{name}: {result} after {fitted.steps} steps, {fitted.seconds / 60:.1f} minutes")
-        print(f"Everything is in {workdir}; pictures in {workdir / figures.FOLDER}.", flush=True)
+    for name, evaluation in fitted.evaluations.items():
+        result = format_result(evaluation.result(fitted.steps))
+        parallel.say(f"{name}: {result} after {fitted.steps} steps, {fitted.seconds / 60:.1f} minutes")
+    parallel.say(f"Everything is in {workdir}; pictures in {workdir / figures.FOLDER}.")
+
+
+def _check_same_data(workdir: pathlib.Path, source: data.Source, train_images: int) -> None:
+    """Raises ConfigError where a run would go on with other data."""
+    _, about = read_config(workdir)
+    before = (about["train_images"], about["class_names"], about["channels"])
+    if before != (train_images, list(source.class_names), source.channels):
+        raise ConfigError(
+            f"--workdir={workdir}: the run there was begun with {before[0]} training images of the classes "
+            f"{_listed(before[1])}, {before[2]} channel(s); now there are {train_images} of "
+            f"{_listed(source.class_names)}, {source.channels} channel(s). Give it the same data, or another --workdir."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f", ... ({len(names)})" if len(names) > 10 else "")
 
 
 def is_finished(config: Config, workdir: pathlib.Path) -> bool:
@@ -150,9 +173,21 @@ def is_finished(config: Config, workdir: pathlib.Path) -> bool:
         return False
     earlier, about = read_config(workdir)
     config = config.with_defaults_of(earlier)
-    total = config.epochs * training.steps_per_epoch(config, about["train_images"])
-    evaluated = {name for name, result in read_results(workdir).items() if result["step"] == total}
-    return total in Checkpoints(workdir, read_only=True).steps() and set(config.eval_datasets) <= evaluated
+    last = max(Checkpoints(workdir, read_only=True).steps(), default=None)
+    results = {name: result for name, result in read_results(workdir).items() if result["step"] == last}
+    if not set(config.eval_datasets) <= set(results):
+        return False
+    good_enough = config.stop_at_error and results[config.dataset]["error"] <= config.stop_at_error
+    return bool(good_enough) or last == config.epochs * training.steps_per_epoch(config, about["train_images"])
+
+
+def _end_of(config: Config) -> str:
+    """Why a finished run is, in words."""
+    if not config.stop_at_error:
+        return f"{config.epochs} epochs. A larger --epochs continues it."
+    return (
+        f"{config.epochs} epochs, or an error of at most {config.stop_at_error} %. Without --stop_at_error it goes on."
+    )
 
 
 def _is_empty(workdir: pathlib.Path) -> bool:
@@ -191,7 +226,7 @@ def _load_test(name: str, config: Config, class_names: Sequence[str], channels: 
     Raises:
       data.DataError: for a set that cannot be had, or whose labels or channels are not the network's.
     """
-    split = data.load_test(name, config.data_dir, config.image_size, config.affnist_variants)
+    split = data.load_test(name, config.data_dir, config.image_size, config.affnist_variants, class_names)
     data.check_split(split, len(class_names), f"{name}, for a network of {len(class_names)} classes,")
     if split.channels != channels:
         raise data.DataError(f"{name} has images of {split.channels} channel(s); the network's have {channels}.")
@@ -243,19 +278,23 @@ def evaluate_run(
     }
     if parallel.is_main():
         figures.write_all(workdir, evaluations, splits, run.class_names)
-        _add_results(workdir, evaluations, splits, run.step)
+        _add_results(workdir, run.config, evaluations, splits, run.step)
     _draw_examples(workdir, run.config, run.model, run.params, splits, run.class_names)
     return evaluations
 
 
 def _add_results(
     workdir: pathlib.Path,
+    config: Config,
     evaluations: Mapping[str, training.Evaluation],
     splits: Mapping[str, data.TestSet],
     step: int,
 ) -> None:
     """Adds entries to ``results.json``, whatever has been added to it meanwhile."""
-    results = {name: {**evaluation.result(step), **splits[name].about} for name, evaluation in evaluations.items()}
+    stopped = {} if not config.stop_at_error else {"stop_at_error": config.stop_at_error}
+    results = {
+        name: {**evaluation.result(step), **splits[name].about, **stopped} for name, evaluation in evaluations.items()
+    }
     write_json(workdir / RESULTS_FILE, {**read_results(workdir), **results})
 
 

@@ -11,6 +11,7 @@ import math
 import pathlib
 import signal
 import time
+from typing import Any, cast
 
 from flax import struct
 import jax
@@ -21,9 +22,9 @@ import optax
 
 from lcaps_jax import data, parallel
 from lcaps_jax.checkpoints import BEST, LAST, Checkpoints
-from lcaps_jax.config import CAPSNET, CNN, Config
+from lcaps_jax.config import CAPSNET, CNN, FRESH, Config
 from lcaps_jax.metrics import MetricLog, wilson_interval
-from lcaps_jax.models import CapsNet, ConvNet, LadderCapsNet, Network
+from lcaps_jax.models import CapsNet, ConvNet, LadderCapsNet, Network, NetworkOutput
 
 # Streams of randomness that all start at the run's seed.
 _INIT, _ORDER, _SHIFT = range(3)
@@ -76,8 +77,8 @@ class TrainData:
       key: of the random shifts.
     """
 
-    images: jax.Array
-    labels: jax.Array
+    images: data.Array
+    labels: data.Array
     key: jax.Array
 
 
@@ -91,9 +92,9 @@ class Batches:
       weight: ``[S, b]`` float32, 0 for padding.
     """
 
-    index: jax.Array
-    position: jax.Array
-    weight: jax.Array
+    index: data.Array
+    position: data.Array
+    weight: data.Array
 
 
 def make_batches(index: np.ndarray, weight: np.ndarray | None = None) -> Batches:
@@ -105,7 +106,7 @@ def make_batches(index: np.ndarray, weight: np.ndarray | None = None) -> Batches
 
 def make_model(config: Config, classes: int) -> Network:
     """The network of the settings."""
-    common = {
+    common: dict[str, Any] = {
         "classes": classes,
         "channels": config.channels,
         "convolution": config.convolution,
@@ -113,14 +114,23 @@ def make_model(config: Config, classes: int) -> Network:
     }
     if config.model == CNN:
         return ConvNet(**common)
-    primary = {
+    primary: dict[str, Any] = {
         "conv1_kernel": config.conv1_kernel,
         "primary_kernel": config.primary_kernel,
         "types": config.capsule_types,
+        "capsule_dim": config.capsule_dim,
+        "pose_dim": config.pose_dim,
     }
     if config.model == CAPSNET:
         return CapsNet(iterations=config.routing_iterations, decoder=config.decoder, **primary, **common)
-    return LadderCapsNet(k=config.k, variant=config.variant, **primary, **common)
+    return LadderCapsNet(
+        k=config.k,
+        variant=config.variant,
+        activity=config.activity,
+        selection=config.selection,
+        **primary,
+        **common,
+    )
 
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
@@ -207,7 +217,7 @@ def make_eval_steps(model: Network) -> Callable:
 
     def eval_step(params, images, labels, batch: Batches):
         images = data.to_unit_range(images[batch.index])
-        output = model.apply({"params": params}, images)
+        output = cast(NetworkOutput, model.apply({"params": params}, images))
         labels, weight = labels[batch.index], batch.weight
         predicted = jnp.argmax(output.activity, axis=-1)
         classes = output.activity.shape[-1]
@@ -228,7 +238,7 @@ def make_eval_steps(model: Network) -> Callable:
     return parallel.pmap(eval_steps)
 
 
-def _weighted_sum(weight: jax.Array, x: jax.Array | None) -> jax.Array | None:
+def _weighted_sum(weight: data.Array, x: data.Array | None) -> jax.Array | None:
     return None if x is None else jnp.dot(weight, x, precision=lax.Precision.HIGHEST)
 
 
@@ -427,7 +437,7 @@ def fit(
     total_steps = config.epochs * epoch_steps
 
     optimizer = make_optimizer(config)
-    train_steps = make_train_steps(model, optimizer, config.max_shift)
+    train_steps = make_train_steps(model, optimizer, config.max_shift if config.placement == FRESH else 0)
     eval_steps = make_eval_steps(model)
     order_key, shift_key = (jax.random.fold_in(jax.random.key(config.seed), stream) for stream in (_ORDER, _SHIFT))
     train_data = parallel.replicate(TrainData(train.images, train.labels, shift_key))
@@ -506,6 +516,10 @@ def fit(
         if parallel.is_main():
             on_epoch(evaluations, step)
 
+    def good_enough():
+        evaluation = evaluations.get(config.dataset)
+        return bool(config.stop_at_error) and evaluation is not None and evaluation.error <= config.stop_at_error
+
     def stop_if_wanted(step):
         if stop_wanted():
             checkpoints.wait()
@@ -517,7 +531,11 @@ def fit(
                 evaluate_all(start)
                 stop_if_wanted(start)
             free_since = time.monotonic()
+            step = start
             for call in _calls(start, config.epochs, epoch_steps, config.log_every):
+                if good_enough():
+                    break
+                step = call.last_step
                 if order is None or call.first_step % epoch_steps == 0:
                     order = _order(config, order_key, call.epoch, len(train))
                 first = call.first_step % epoch_steps * config.batch_size
@@ -537,7 +555,7 @@ def fit(
                         stop_if_wanted(call.last_step)
                     free_since = time.monotonic()
             checkpoints.wait()
-        return Fitted(state, evaluations, total_steps, time.monotonic() - clock)
+        return Fitted(state, evaluations, step, time.monotonic() - clock)
     finally:
         checkpoints.close()
         log.close()

@@ -173,6 +173,17 @@ def test_shift_moves_whole_pixels_black_coming_in():
     np.testing.assert_array_equal(moved, [[0, 0, 0, 0], [3, 4, 0, 0], [7, 8, 0, 0], [11, 12, 0, 0]])
 
 
+def test_place_moves_each_image_once_and_for_all():
+    images = np.zeros((300, 9, 9, 1), np.uint8)
+    images[:, 4, 4], images[:, 0, 0] = 1, 2
+    placed = data.place(images, 2)
+    places = np.argwhere(placed[..., 0] == 1)[:, 1:] - 4
+    assert {tuple(place) for place in places} == {(i, j) for i in range(-2, 3) for j in range(-2, 3)}
+    # What leaves at one side does not come back at the other.
+    np.testing.assert_array_equal((placed == 2).sum(axis=(1, 2, 3)), (places >= 0).all(axis=1))
+    np.testing.assert_array_equal(placed, data.place(images, 2))
+
+
 def test_augment_draws_by_position_and_covers_every_shift():
     image = jnp.zeros((9, 9, 1)).at[4, 4].set(1.0)
     images, positions = jnp.broadcast_to(image, (1000, 9, 9, 1)), jnp.arange(1000)
@@ -199,7 +210,7 @@ def test_refusals_of_images_and_labels(split, message):
 
 @pytest.mark.parametrize("name", ["mnistt", "mnist/foo", "mnist:9.9.9", "mn ist"])
 def test_unknown_set_is_refused_with_what_is_accepted(tmp_path, name):
-    with pytest.raises(DataError, match=rf"--dataset={name}: no such set.*sample, expanded_mnist") as caught:
+    with pytest.raises(DataError, match=rf"--dataset={name}: no such set.*sample, folder, expanded_mnist") as caught:
         data.load(name, str(tmp_path))
     assert name != "mnistt" or "Did you mean" in str(caught.value)
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 import signal
 
@@ -10,6 +11,7 @@ from PIL import Image
 import pytest
 
 import lcaps_jax
+from lcaps_jax import config, data, runs
 from lcaps_jax.checkpoints import Checkpoints
 from lcaps_jax.metrics import read_metrics
 import workloads
@@ -65,7 +67,7 @@ def test_load_run_gives_model_parameters_and_config(tiny_run):
     workdir, _ = tiny_run
     run = lcaps_jax.load_run(workdir)
     assert run.step == 160 and run.config.k == 5 and run.class_names == tuple("0123456789")
-    assert run.model.k == 5 and run.params["ladder"]["propagation_bias"].shape == (10, 5 * 8, 16)
+    assert run.model.k == 5 and run.params["ladder"]["propagation_bias"].shape == (10, 5 * 4, 4)
 
 
 def _same_parameters(one, other):
@@ -127,20 +129,53 @@ def test_sigterm_saves_leaves_cleanly_and_the_lock_keeps_others_out(tmp_path):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"k": 73}, "k=73 of n=72 capsules: k must be between 1 and 72"),
         ({"batch_size": 101}, "--batch_size=101 does not divide among 2 devices; the nearest that does: 100 or 102"),
-        ({"batch_size": 9000}, "--batch_size=9000: there are 8000 training images"),
-        ({"image_size": 12}, "too small for kernels of 9x9 and 9x9: image_size must be at least 17"),
-        ({"validation_size": 8000}, "--validation_size=8000: the training part has 8000 images, so at most 7999"),
         ({"learning_rat": 1}, "Did you mean: learning_rate"),
         ({"epochs": "many"}, "--epochs=many"),
+        ({"distributed": True, "process_id": 0}, "--num_processes and --process_id: give all three, or none"),
     ],
 )
-def test_refusals_come_before_any_work_as_one_line(tmp_path, settings, message):
+def test_refusals_are_one_line(tmp_path, settings, message):
     done = workloads.train(tmp_path / "run", check=False, **settings)
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"k": 73}, "k=73 of n=72 capsules: k must be between 1 and 72"),
+        ({"batch_size": 9000}, "--batch_size=9000: there are 8000 training images"),
+        ({"image_size": 12}, "too small for kernels of 9x9 and 9x9: image_size must be at least 17"),
+        ({"validation_size": 8000}, "--validation_size=8000: the training part has 8000 images, so at most 7999"),
+        ({"stop_at_error": 100.0}, "--stop_at_error=100.0: must be a percentage, from 0 to below 100"),
+        ({"stop_at_error": 1.0, "eval_datasets": ("mnist",)}, "--stop_at_error=1.0: --eval_datasets must name sample"),
+        ({"variant": "released", "activity": "length"}, "--activity=length: the released variant has its loss from"),
+        ({"dataset": "folder"}, "give the folder that holds train/CLASS/FILE as --data_dir"),
+    ],
+)
+def test_refusals_come_before_any_work(tmp_path, settings, message):
+    with pytest.raises((config.ConfigError, data.DataError), match=re.escape(message)):
+        runs.train(config.Config(**{**workloads.TINY, **settings}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_stop_at_error_ends_a_run_and_without_it_the_run_goes_on(tmp_path, capsys):
+    workdir = tmp_path / "run"
+    settings = {"epochs": 3, "stop_at_error": 99.5, "placement": "fixed", "max_shift": 1}
+
+    def train(**changed):
+        runs.train(config.Config(**{**workloads.TINY, **settings, **changed}), workdir)
+        return capsys.readouterr().out
+
+    assert "after 80 steps" in train()
+    result = json.loads((workdir / "results.json").read_text())["sample"]
+    assert result["step"] == 80 and result["stop_at_error"] == 99.5
+    assert "is finished: 3 epochs, or an error of at most 99.5 %" in train()
+    printed = train(stop_at_error=0.0)
+    assert "Continuing from step 80 to 240" in printed and "after 240 steps" in printed
+    assert "stop_at_error" not in json.loads((workdir / "results.json").read_text())["sample"]
 
 
 def test_settings_that_would_change_the_mathematics_are_refused(tiny_run):

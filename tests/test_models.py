@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcaps_jax import capsules, models
+from lcaps_jax import capsules, data, models
 from lcaps_jax.models import CapsNet, ConvNet, LadderCapsNet, LadderLayer
 import slow
+import workloads
 
 
 def _init(model, *inputs, seed=0):
@@ -60,6 +61,44 @@ def test_shapes_and_finite_gradients(variant, size, channels):
     gradients = _gradients(model, params, images, jnp.array([0, 1]))
     chex.assert_tree_all_finite(gradients)
     chex.assert_trees_all_equal_shapes(gradients, params)
+
+
+def test_without_the_ladder_the_activity_is_the_length_of_the_pose():
+    """The ablation shares pruning and propagation with the network that it is of, and has no regression."""
+    whole, bare = _network(), _network(activity=models.LENGTH)
+    images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
+    params = _init(whole, images)
+    shared = {**params, "ladder": {k: v for k, v in params["ladder"].items() if "regression" not in k}}
+    assert jax.tree.map(jnp.shape, shared) == jax.tree.map(jnp.shape, _init(bare, images))
+    output = jax.jit(lambda p: bare.apply({"params": p}, images))(shared)
+    with_ladder = jax.jit(lambda p: whole.apply({"params": p}, images))(params)
+    assert output.error is None and output.regressed is None
+    np.testing.assert_allclose(output.activity, np.linalg.norm(output.pose, axis=-1), rtol=1e-5)
+    directions = [x.pose / np.linalg.norm(x.pose, axis=-1, keepdims=True) for x in (output, with_ladder)]
+    np.testing.assert_allclose(*directions, atol=1e-4)
+    gradients = _gradients(bare, shared, images, jnp.array([0, 1]))
+    chex.assert_tree_all_finite(gradients)
+    assert np.any(gradients["ladder"]["propagation_kernel"])
+
+
+def test_random_selection_is_an_image_s_own():
+    model = _network(selection=models.RANDOM)
+    images = data.to_unit_range(workloads.random_split(20).images)
+    params = _init(model, images)
+    index = np.asarray(jax.jit(lambda p: model.apply({"params": p}, images))(params).index)
+    assert (np.diff(index, axis=1) > 0).all() and len(np.unique(index)) > 40
+    assert len({tuple(row) for row in index}) == 20
+    alone = jax.jit(lambda p: model.apply({"params": p}, images[7:9]))(params).index
+    np.testing.assert_array_equal(alone, index[7:9])
+
+
+def test_dimensions_of_capsules_and_poses():
+    for kind in (LadderCapsNet, CapsNet):
+        settings = {"k": 5} if kind is LadderCapsNet else {}
+        model = kind(classes=3, channels=6, types=2, capsule_dim=4, pose_dim=6, **settings)
+        output, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.zeros((2, 28, 28, 1)))
+        chex.assert_shape(output.pose, (2, 3, 6))
+        chex.assert_shape(output.primary_activity, (2, 72))
 
 
 def _gradients(model, params, images, labels):

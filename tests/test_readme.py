@@ -9,11 +9,14 @@ import workloads
 _TEXT = (workloads.REPOSITORY / "README.md").read_text()
 
 
-def test_the_snippet_runs():
-    snippets = re.findall(r"```python\n(.*?)```", _TEXT, re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_the_snippets_run(page):
+    """Each in what those before it leave, as a reader has it."""
+    snippets = re.findall(r"```python\n(.*?)```", (workloads.REPOSITORY / page).read_text(), re.DOTALL)
     assert snippets
+    names = {"__name__": "page"}
     for snippet in snippets:
-        exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
+        exec(compile(snippet, page, "exec"), names)
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:configs|docs|tests|lcaps_jax)/[\w./]+\w", _TEXT))))

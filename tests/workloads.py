@@ -17,6 +17,8 @@ TINY = {
     "channels": 8,
     "capsule_types": 2,
     "k": 5,
+    "capsule_dim": 4,
+    "pose_dim": 4,
     "batch_size": 100,
     "epochs": 2,
     "log_every": 10,
@@ -40,7 +42,8 @@ def random_split(count: int, classes: int = 10, size: int = 28, channels: int = 
     return Split(images.astype(np.uint8), labels)
 
 
-def _command(script: str, workdir: pathlib.Path, settings: dict) -> list[str]:
+def command(script: str, workdir: pathlib.Path, settings: dict) -> list[str]:
+    """An entry point's command line."""
     return [
         sys.executable,
         str(REPOSITORY / script),
@@ -51,15 +54,15 @@ def _command(script: str, workdir: pathlib.Path, settings: dict) -> list[str]:
 
 def train(workdir: pathlib.Path, check: bool = True, **settings) -> subprocess.CompletedProcess:
     """Runs train.py on the tiny network; ``check`` expects exit code 0."""
-    command = _command("train.py", workdir, {**TINY, **settings})
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    arguments = command("train.py", workdir, {**TINY, **settings})
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
 
 def evaluate(workdir: pathlib.Path, check: bool = True, **settings) -> subprocess.CompletedProcess:
     """Runs eval.py."""
-    done = subprocess.run(_command("eval.py", workdir, settings), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command("eval.py", workdir, settings), capture_output=True, text=True, timeout=300)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -67,7 +70,7 @@ def evaluate(workdir: pathlib.Path, check: bool = True, **settings) -> subproces
 def train_until(workdir: pathlib.Path, when, how: signal.Signals, **settings) -> tuple[int, str]:
     """Runs train.py, and sends it the signal as soon as ``when()`` is true: its exit code and output."""
     process = subprocess.Popen(
-        _command("train.py", workdir, {**TINY, **settings}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command("train.py", workdir, {**TINY, **settings}), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     deadline = time.monotonic() + 200
     while not when():

@@ -1,0 +1,65 @@
+"""A small network, trained on the whole of MNIST and shipped with the package, and how a run becomes such a file.
+
+A file holds half-precision parameters by name, and as JSON the settings, class names and errors of their run.
+"""
+
+import json
+import pathlib
+from typing import Any
+import zipfile
+
+from flax import traverse_util
+import numpy as np
+
+from lcaps_jax import training
+from lcaps_jax.config import Config, ConfigError
+from lcaps_jax.runs import Run
+
+MNIST_SMALL = pathlib.Path(__file__).parent / "mnist_small.npz"
+_ABOUT = "about"
+
+
+def load_pretrained(path: str | pathlib.Path = MNIST_SMALL) -> Run:
+    """Loads a network from one file.
+
+    Args:
+      path: of ``save``; by default the small network of this package (``configs/mnist_small.flags``).
+
+    Returns:
+      Run, with float32 parameters.
+
+    Raises:
+      config.ConfigError: for a file that is not of ``save``, or of another version.
+    """
+    try:
+        with np.load(path) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        about = json.loads(str(arrays.pop(_ABOUT)))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} is not a network of lcaps_jax ({error}).") from None
+    config = Config.from_json(about["settings"])
+    params = traverse_util.unflatten_dict({name: value.astype(np.float32) for name, value in arrays.items()}, sep="/")
+    return Run(
+        model=training.make_model(config, len(about["class_names"])),
+        params=params,
+        config=config,
+        class_names=tuple(about["class_names"]),
+        channels=about["channels"],
+        step=about["step"],
+        results=about["results"],
+    )
+
+
+def save(run: Run, path: str | pathlib.Path) -> None:
+    """Writes a network to one file, its parameters in half precision."""
+    about = {
+        "settings": run.config.to_json(),
+        "class_names": run.class_names,
+        "channels": run.channels,
+        "step": run.step,
+        "results": run.results,
+    }
+    params = traverse_util.flatten_dict(run.params, sep="/")
+    arrays: Any = {name: np.asarray(value, np.float16) for name, value in params.items()}
+    arrays[_ABOUT] = np.array(json.dumps(about))
+    np.savez_compressed(path, **arrays)
