@@ -44,7 +44,7 @@ def main(argv):
         report.write(workdirs, pathlib.Path(_REPORT.value))
         parallel.say(f"{_REPORT.value} is written.")
         return
-    if len(workdirs) > 1:
+    if len(workdirs) != 1:
         raise ConfigError(f"--workdir={','.join(_WORKDIR.value)}: one run at a time, except for --report.")
     (workdir,) = workdirs
     run = runs.load_run(workdir, _CHECKPOINT.value)

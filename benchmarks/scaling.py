@@ -17,6 +17,7 @@ import time
 
 from absl import app, flags
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 import numpy as np
 
 from benchmarks import steps, timing
@@ -29,15 +30,15 @@ _ROUNDS = flags.DEFINE_integer("rounds", 4, "Calls of five steps measured of eac
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/scaling.json", "JSON file to write.")
 _PICTURE = flags.DEFINE_string("picture", "docs/images/scaling.png", "Picture to write.")
 
-_FEW_CLASSES, _MANY_CLASSES = {"k": 70}, {"k": 10, "capsule_types": 8}
+_MANY_CLASSES = {"k": 10, "capsule_types": 8, "capsule_dim": 4, "pose_dim": 4}
 _SWEEPS = {
     "batch": [(batch, {"batch_size": batch}) for batch in (10, 25, 50, 100, 200, 400)],
     # At batch 100 96x96 pixels take more than 24 GiB: 0.7 billion parameters, and 2.5 GB of spectra each way.
     "image size, batch 25": [(size, {"image_size": size, "batch_size": 25}) for size in (28, 40, 64, 96)],
     "K": [(k, {"k": k}) for k in (25, 50, 100, 200, 400)],
     # 1000 classes at K=70 are 3.7 billion parameters: with Adam's moments and gradients 60 GB.
-    "classes": [(10, _FEW_CLASSES), (100, _FEW_CLASSES)],
-    "classes, K=10, 8 capsule types": [(10, _MANY_CLASSES), (100, _MANY_CLASSES), (1000, _MANY_CLASSES)],
+    "classes": [(10, {}), (100, {})],
+    "classes of the narrow network": [(classes, _MANY_CLASSES) for classes in (10, 100, 1000)],
     "devices": [(devices, {}) for devices in (1, 2, 4)],
 }
 
@@ -75,8 +76,9 @@ def _measure_alone(sweep: str, value: int, settings: dict) -> dict:
 
 
 def _draw(results: dict) -> Figure:
-    figure = Figure(figsize=(3.4 * len(results), 3.2))
-    for axes, (sweep, points) in zip(np.atleast_1d(figure.subplots(1, len(results))), results.items()):
+    columns = -(-len(results) // 2)
+    figure = Figure(figsize=(3.8 * columns, 6.4))
+    for axes, (sweep, points) in zip(figure.subplots(2, columns, squeeze=False).ravel(), results.items()):
         measured = {int(value): point for value, point in points.items() if "seconds" in point}
         values, seconds = list(measured), [point["seconds"] for point in measured.values()]
         axes.plot(values, seconds, "o-")
@@ -85,7 +87,10 @@ def _draw(results: dict) -> Figure:
             axes.annotate(memory, place, fontsize=7, xytext=(3, -9), textcoords="offset points")
         axes.set(xlabel=sweep, ylabel="seconds a step", xscale="log", yscale="log")
         axes.set_xticks(values, [str(value) for value in values])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
+        axes.margins(0.15)
         axes.grid(alpha=0.3, which="both")
     figure.tight_layout()
     return figure

@@ -10,8 +10,8 @@ import numpy as np
 
 from lcaps_jax import data, figures, folders
 from lcaps_jax.config import LCAPSNET
-from lcaps_jax.models import NetworkOutput, geometry
-from lcaps_jax.runs import Run
+from lcaps_jax.models import NetworkOutput
+from lcaps_jax.runs import Run, geometry_of
 
 FOLDER = "classified"
 _BATCH = 32
@@ -80,8 +80,6 @@ def classify(run: Run, files: Sequence[pathlib.Path]) -> Iterator[Classified]:
 def draw(run: Run, classified: Classified, workdir: pathlib.Path, number: int) -> pathlib.Path:
     """Draws a file, its kept capsules and its class activities: the picture's path in the run's folder."""
     config = run.config
-    sizes = None
-    if config.model == LCAPSNET:
-        sizes = geometry(config.image_size, config.conv1_kernel, config.primary_kernel, config.capsule_types)
+    sizes = geometry_of(config) if config.model == LCAPSNET else None
     picture = figures.classified(classified.image, classified.output, sizes, run.class_names, classified.file.name)
     return figures.save(picture, workdir, f"{number:03d}_{classified.file.stem}", FOLDER)

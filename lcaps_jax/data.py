@@ -251,9 +251,17 @@ def load_test(
 
 
 def check_split(split: TestSet, classes: int, what: str) -> None:
-    """Raises DataError for an empty part or labels that are no classes; ``what`` names the part."""
+    """Raises DataError for an empty part, labels that are no classes, or images that are not bytes.
+
+    Args:
+      split: to be checked.
+      classes: J.
+      what: names it in the message.
+    """
     if not len(split):
         raise DataError(f"{what} has no images.")
+    if isinstance(split, Split) and split.images.dtype != np.uint8:
+        raise DataError(f"{what} has images of the type {split.images.dtype}: they must be bytes (uint8), 0 to 255.")
     bad = split.labels[(split.labels < 0) | (split.labels >= classes)]
     if bad.size:
         raise DataError(f"{what} has the label {bad[0]}: labels must be 0 to {classes - 1}.")

@@ -19,7 +19,7 @@ from absl import flags
 import jax
 import numpy as np
 
-from lcaps_jax import affnist, cli, data, figures, metrics, parallel, robustness, runs, training
+from lcaps_jax import affnist, cli, data, figures, metrics, models, parallel, robustness, runs, training
 from lcaps_jax import config as configs
 from lcaps_jax.config import Config
 
@@ -93,7 +93,11 @@ class Plan:
 
     def settings(self, cell: Cell, seed: int) -> Config:
         """Of a run."""
-        config = configs.from_flagfile(_ROOT / "configs" / f"{cell.flagfile}.flags")
+        return self.settings_of(cell.flagfile, seed)
+
+    def settings_of(self, flagfile: str, seed: int) -> Config:
+        """Of a flagfile in ``configs/``, named without its ending."""
+        config = configs.from_flagfile(_ROOT / "configs" / f"{flagfile}.flags")
         config = dataclasses.replace(config, seed=seed, data_dir=self.data_dir or config.data_dir)
         return dataclasses.replace(config, **_QUICK) if self.quick else config
 
@@ -177,14 +181,12 @@ def table2_row(cell: Cell, folders: Sequence[pathlib.Path]) -> dict:
     count = sum(result["count"] for result in results)
     low, high = metrics.wilson_interval(errors, count)
     logs = [metrics.read_metrics(folder) for folder in folders]
-    model = training.make_model(config, 10)
-    shapes = jax.eval_shape(lambda: training.init_params(model, config, 1))
     return {
         "network": cell.row,
         "test set": f"affNIST ({results[0]['images']}, {results[0]['variants']} each)"
         if cell.column == "affNIST"
         else "MNIST",
-        "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6:.1f} M",
+        "parameters": _parameters(config),
         "error, %": " and ".join(f"{result['error']:.2f}" for result in results),
         "95 % interval": f"{low:.2f} to {high:.2f}",
         "paper, %": "" if cell.paper is None else f"{cell.paper:g}",
@@ -287,6 +289,48 @@ def errors_by_transformation(plan: Plan) -> None:
     _write_table(plan, "robustness", rows)
 
 
+# What is left out, by what the table calls it; "k": None keeps every capsule.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "the whole network": {},
+    "no ladder: activity is the length of the pose": {"activity": models.LENGTH},
+    "no pruning: K = n": {"k": None},
+    "random capsules kept": {"selection": models.RANDOM},
+    "training digits placed once, not anew": {"placement": configs.FIXED},
+}
+
+
+def ablated(base: Config) -> dict[str, Config]:
+    """The settings of each ablation of a network on expanded MNIST, by its name in the table."""
+    every = runs.geometry_of(base, data.EXPANDED_SIZE).capsules
+    return {
+        name: dataclasses.replace(base, **{key: every if value is None else value for key, value in changed.items()})
+        for name, changed in ABLATIONS.items()
+    }
+
+
+def ablations(plan: Plan) -> None:
+    """Trains a narrow network on expanded MNIST with one thing left out at a time; their errors on affNIST."""
+    rows = []
+    for number, (name, config) in enumerate(ablated(plan.settings_of("ablation", seed=0)).items()):
+        folder = plan.workdir / f"ablation{number}"
+        runs.train(config, folder)
+        results = runs.read_results(folder)
+        rows.append({"network": name, "parameters": _parameters(config), "epochs": config.epochs})
+        for test in (data.EXPANDED_MNIST, data.AFFNIST):
+            low, high = results[test]["ci95"]
+            rows[-1][f"{test}, % (95 % interval)"] = f"{results[test]['error']:.2f} ({low:.2f} to {high:.2f})"
+    _write_table(plan, "ablations", rows)
+
+
+def _parameters(config: Config) -> str:
+    """Of a network of 10 classes, in millions."""
+    model = training.make_model(config, 10)
+    size = 28 if config.dataset != data.EXPANDED_MNIST else data.EXPANDED_SIZE
+    config = dataclasses.replace(config, image_size=config.image_size or size)
+    shapes = jax.eval_shape(lambda: training.init_params(model, config, 1))
+    return f"{sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6:.1f} M"
+
+
 def _transformed_digit(digits: data.Split, networks: dict[str, pathlib.Path]):
     """Activities and poses of one digit's class as the digit is rotated, sheared, scaled and moved."""
     steps = 41
@@ -331,6 +375,7 @@ _EXPERIMENTS = {
     "figure1": figure1,
     "figure4": figure4,
     "robustness": errors_by_transformation,
+    "ablations": ablations,
 }
 
 

@@ -204,6 +204,40 @@ def classified(
     return figure
 
 
+def explained(image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, class_names: Sequence[str]) -> Figure:
+    """The inside of one decision, of an image ``[I, I, C]`` uint8 and what was computed of it (``B`` = 1).
+
+    The image with the places of its kept capsules; the kept capsules beside what the most active class regresses them
+    to; and the reconstruction of a network that has one.
+    """
+    best = int(np.argmax(output.activity[0]))
+    panels = 1 + 2 * (output.regressed is not None) + (output.reconstruction is not None)
+    figure = Figure(figsize=(2.9 * panels, 3.2))
+    row = list(figure.subplots(1, panels, squeeze=False)[0])
+    axes = row.pop(0)
+    show_image(axes, image)
+    axes.set_title("as the network sees it", fontsize=9)
+    if sizes is not None:
+        most = np.bincount(np.asarray(output.index[0]) // (sizes.capsules // sizes.grid**2)).max()
+        _show_kept(axes, output.index[0], sizes, 160 / most)
+        axes.set_title("where its kept capsules sit", fontsize=9)
+    if output.regressed is not None:
+        for values, title in (
+            (output.kept[0], "the kept capsules"),
+            (output.regressed[0, best], f"as class {class_names[best]} regresses them"),
+        ):
+            axes = row.pop(0)
+            axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+            axes.set_title(title, fontsize=9)
+            axes.set(xlabel="dimension", ylabel="kept capsule")
+    if output.reconstruction is not None:
+        axes = row.pop(0)
+        show_image(axes, _as_uint8(np.asarray(output.reconstruction[0])).reshape(image.shape))
+        axes.set_title(f"reconstructed from class {class_names[best]}", fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
 def reconstructions(split: Split, output: NetworkOutput, class_names: Sequence[str], name: str) -> Figure:
     """Images above what CapsNet's decoder makes of the pose of the predicted class."""
     count = len(split)

@@ -27,7 +27,7 @@ from lcaps_jax.config import (
     write_config,
     write_json,
 )
-from lcaps_jax.models import Decoder, Network, geometry
+from lcaps_jax.models import Decoder, Geometry, Network, geometry
 
 RESULTS_FILE = "results.json"
 _LOCK_FILE = ".lock"
@@ -311,7 +311,7 @@ def _draw_examples(
     Where the kept capsules sit, or for CapsNet the reconstructions, and what each dimension of a pose stands for.
     """
     if config.model == LCAPSNET:
-        sizes = geometry(config.image_size, config.conv1_kernel, config.primary_kernel, config.capsule_types)
+        sizes = geometry_of(config)
     elif config.model != CAPSNET or not config.decoder:
         return
     for name, split in splits.items():
@@ -328,6 +328,12 @@ def _draw_examples(
         if parallel.is_main():
             for file, picture in pictures.items():
                 figures.save(picture, workdir, file)
+
+
+def geometry_of(config: Config, image_size: int | None = None) -> Geometry:
+    """The grid of primary capsules of a run's network, on images of that size or its own."""
+    size = image_size or config.image_size
+    return geometry(size, config.conv1_kernel, config.primary_kernel, config.capsule_types)
 
 
 def perturbed_reconstructions(

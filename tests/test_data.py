@@ -200,6 +200,7 @@ def test_augment_draws_by_position_and_covers_every_shift():
     [
         (Split(np.zeros((0, 4, 4, 1), np.uint8), np.zeros(0, np.int32)), "The set has no images"),
         (Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([1, 10], np.int32)), "label 10: labels must be 0 to 9"),
+        (Split(np.full((2, 4, 4, 1), np.nan, np.float32), np.array([1, 0], np.int32)), r"of the type float32: .*bytes"),
         (Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([-1, 0], np.int32)), "label -1"),
     ],
 )

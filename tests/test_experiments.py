@@ -31,7 +31,7 @@ def test_every_cell_has_settings_of_its_own_and_a_set_to_be_judged_on(tmp_path):
 
 def test_unknown_experiments_are_refused_with_the_known_ones(tmp_path):
     for names in (["tabel2"], []):
-        with pytest.raises(ConfigError, match="table2, table3, figure1, figure4, robustness, all"):
+        with pytest.raises(ConfigError, match="table2, table3, figure1, figure4, robustness, ablations, all"):
             experiments.run(names, Plan(tmp_path, quick=True, data_dir=None))
 
 
@@ -70,6 +70,17 @@ def test_mean_activity_and_coupling_are_means_over_all_images(tmp_path):
     np.testing.assert_allclose(activity, output.primary_activity.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(coupling, output.coupling[..., 3].mean(axis=0), atol=1e-5)
     assert figures.lengths_and_couplings(activity, coupling).axes
+
+
+def test_each_ablation_changes_one_thing_and_fits_the_images(tmp_path):
+    base = Plan(tmp_path, quick=False, data_dir=None).settings_of("ablation", seed=0)
+    settings = list(experiments.ablated(base).values())
+    assert settings[0] == base and len(settings) == 5
+    for changed in settings[1:]:
+        before, after = base.to_json(), changed.to_json()
+        assert sum(before[key] != after[key] for key in before) == 1
+        changed.resolved(40, 6)
+    assert max(changed.k for changed in settings) == 6 * 6 * 16
 
 
 def test_binned_errors_by_hand():

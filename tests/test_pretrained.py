@@ -1,0 +1,45 @@
+"""Networks in one file: the shipped one does what it says, and any run can become one."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+import lcaps_jax
+from lcaps_jax import data, pretrained, training
+from lcaps_jax.config import ConfigError
+from lcaps_jax.metrics import wilson_interval
+
+
+def test_the_shipped_network_is_small_and_as_good_as_it_says():
+    assert pretrained.MNIST_SMALL.stat().st_size < 8_000_000
+    run = lcaps_jax.load_pretrained()
+    assert run.results["mnist"]["count"] == 10_000 and run.config.dataset == "mnist"
+    sample = data.load("sample").test  # of MNIST's test part
+    evaluation = training.evaluate(training.make_eval_steps(run.model), run.params, training.on_devices(sample), 100)
+    low, high = wilson_interval(evaluation.errors, evaluation.count, level=0.999)
+    assert low <= run.results["mnist"]["error"] <= high
+
+
+def test_a_run_becomes_a_file_and_comes_back(tiny_run, tmp_path):
+    run = lcaps_jax.load_run(tiny_run[0])
+    path = tmp_path / "tiny.npz"
+    pretrained.save(run, path)
+    back = lcaps_jax.load_pretrained(path)
+    assert (back.config, back.class_names, back.channels, back.step) == (run.config, run.class_names, 1, 160)
+    assert back.results == run.results
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(back.params))
+    chex.assert_trees_all_close(back.params, jax.device_get(run.params), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", None])
+def test_another_file_is_refused(tmp_path, content):
+    path = tmp_path / "other.npz"
+    if content is None:
+        np.savez(path, a=np.ones(3))
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"other\.npz is not a network of lcaps_jax"):
+        lcaps_jax.load_pretrained(path)
+    with pytest.raises(ConfigError, match=r"none\.npz is not a network"):
+        lcaps_jax.load_pretrained(tmp_path / "none.npz")
