@@ -74,7 +74,7 @@ def centred(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def explainer(run: Run) -> Callable[..., tuple[dict[str, float], Figure]]:
-    """What the page asks for each change: ``(picture, rotation, scale, shear, right, down)`` to activities and a figure.
+    """What the page asks for: ``(picture, rotation, scale, shear, right, down)`` to activities and a figure.
 
     Raises:
       config.ConfigError: for a network of colour images, which cannot be drawn here.
@@ -125,8 +125,8 @@ def page(run: Run):
 
     with gr.Blocks(title="lcaps_jax: a look inside") as blocks:
         gr.Markdown(
-            "# A look inside a capsule network\nDraw a digit; then turn, scale, shear and move it. The dots are where the kept "
-            "capsules sit; below, what the most active class makes of them on the way down the ladder."
+            "# A look inside a capsule network\nDraw a digit; then turn, scale, shear and move it. The dots are where the "
+            "kept capsules sit; beside them, what the most active class makes of them on the way down the ladder."
         )
         with gr.Row():
             with gr.Column():

@@ -33,7 +33,7 @@ def test_help_lists_every_flag_with_its_default(script):
     command = [sys.executable, script, "--help"]
     text = subprocess.run(command, cwd=workloads.REPOSITORY, capture_output=True, text=True, timeout=100).stdout
     source = (workloads.REPOSITORY / script).read_text()
-    names = re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source) + ["distributed", "num_processes"]
+    names = [*re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source), "distributed", "num_processes"]
     defaults = {}
     if script == "train.py":
         defaults = {field.name: field.default for field in dataclasses.fields(Config)}
