@@ -33,6 +33,8 @@ _SETTINGS = {
     "channels": 8,
     "capsule_types": 2,
     "k": 5,
+    "capsule_dim": 4,
+    "pose_dim": 4,
     "batch_size": 20,
     "epochs": 8,
     "log_every": 5,

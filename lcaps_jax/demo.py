@@ -125,8 +125,9 @@ def page(run: Run):
 
     with gr.Blocks(title="lcaps_jax: a look inside") as blocks:
         gr.Markdown(
-            "# A look inside a capsule network\nDraw a digit; then turn, scale, shear and move it. The dots are where the "
-            "kept capsules sit; beside them, what the most active class makes of them on the way down the ladder."
+            "# A look inside a capsule network\n"
+            "Draw a digit; then turn, scale, shear and move it. The dots are where the kept capsules sit; beside them, "
+            "what the most active class makes of them on the way down the ladder."
         )
         with gr.Row():
             with gr.Column():

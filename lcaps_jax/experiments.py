@@ -302,10 +302,11 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 def ablated(base: Config) -> dict[str, Config]:
     """The settings of each ablation of a network on expanded MNIST, by its name in the table."""
     every = runs.geometry_of(base, data.EXPANDED_SIZE).capsules
-    return {
-        name: dataclasses.replace(base, **{key: every if value is None else value for key, value in changed.items()})
-        for name, changed in ABLATIONS.items()
-    }
+    settings = {}
+    for name, changed in ABLATIONS.items():
+        filled: dict[str, Any] = {key: every if value is None else value for key, value in changed.items()}
+        settings[name] = dataclasses.replace(base, **filled)
+    return settings
 
 
 def ablations(plan: Plan) -> None:
