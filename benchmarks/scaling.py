@@ -16,6 +16,8 @@ import sys
 import time
 
 from absl import app, flags
+import jax
+import jax.numpy as jnp
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 import numpy as np
@@ -58,7 +60,26 @@ def _measure(point: dict) -> dict:
         "parameters": case.parameters,
         "peak_memory_gib": steps.peak_memory_gib(),
         "images_per_second": config.batch_size / float(np.median(seconds)),
+        "pmap_call_seconds": _call_seconds(parallel.pmap(_nearly_nothing)),
+        "jit_call_seconds": _call_seconds(jax.jit(lambda state, data, batches: state + jnp.sum(batches))),
     }
+
+
+def _nearly_nothing(state, data, batches):
+    del data
+    return state + parallel.total(jnp.sum(batches))
+
+
+def _call_seconds(function) -> float:
+    """What a call costs beside its work: the median of many calls of a program that does nearly none."""
+    state, data = parallel.replicate((jnp.zeros(()), jnp.zeros(())))
+    batches = parallel.shard(np.zeros((1, jax.device_count()), np.float32))
+    seconds = []
+    for _ in range(300):
+        began = time.perf_counter()
+        jax.block_until_ready(function(state, data, batches))
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds))
 
 
 def _measure_alone(sweep: str, value: int, settings: dict) -> dict:
@@ -117,13 +138,18 @@ def main(argv):
             f"{point['images_per_second']:.0f}",
             f"{point['parameters'] / 1e6:.1f} M",
             f"{point['peak_memory_gib']:.1f}",
+            f"{1e3 * point['pmap_call_seconds']:.2f}" if "pmap_call_seconds" in point else "",
         )
         if "seconds" in point
-        else (sweep, value, point["failed"], "", "", "")
+        else (sweep, value, point["failed"], "", "", "", "")
         for sweep, points in results.items()
         for value, point in points.items()
     ]
-    print(timing.table(("sweep", "value", "ms a step", "images/s", "parameters", "peak memory, GiB"), rows))
+    print(
+        timing.table(
+            ("sweep", "value", "ms a step", "images/s", "parameters", "peak memory, GiB", "a pmap call, ms"), rows
+        )
+    )
     timing.write(output, {"sweeps": results})
     pathlib.Path(_PICTURE.value).parent.mkdir(parents=True, exist_ok=True)
     _draw(results).savefig(_PICTURE.value, dpi=110)

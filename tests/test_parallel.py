@@ -53,7 +53,7 @@ def test_one_device_equals_two(tmp_path, run_python):
     one = np.load(tmp_path / "one.npz")
     assert two["confusion"].sum() == 47
     for name, value in two.items():
-        scale = np.max(np.abs(value)) or 1
+        scale = 1 if name == "margin" else np.max(np.abs(value)) or 1  # a difference of activities, which are up to 1
         np.testing.assert_allclose(one[name], value, atol=1e-5 * scale, rtol=1e-5, err_msg=name)
 
 

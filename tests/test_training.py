@@ -344,6 +344,7 @@ def test_baselines_learn(model, tmp_path):
 def test_bfloat16_learns_as_float32_does(tmp_path):
     """The same steps on the same images: the losses stay together, and so does what is learnt."""
     settings = {"channels": 16, "k": 20, "epochs": 4, "decay_rate": 1.0, "learning_rate": 3e-4, "batch_size": 50}
+    settings |= {"capsule_dim": 8, "pose_dim": 16}
     train = workloads.random_split(600)
     full, half = (
         _fit(tmp_path / precision, train, precision=precision, **settings) for precision in ("float32", "bfloat16")
