@@ -35,7 +35,7 @@ _PICTURE = flags.DEFINE_string("picture", "docs/images/scaling.png", "Picture to
 _MANY_CLASSES = {"k": 10, "capsule_types": 8, "capsule_dim": 4, "pose_dim": 4}
 _SWEEPS = {
     "batch": [(batch, {"batch_size": batch}) for batch in (10, 25, 50, 100, 200, 400)],
-    # At batch 100 96x96 pixels take more than 24 GiB: 0.7 billion parameters, and 2.5 GB of spectra each way.
+    # At batch 100 the network of 96x96 pixels (532 million parameters) ended without a result in 24 GiB.
     "image size, batch 25": [(size, {"image_size": size, "batch_size": 25}) for size in (28, 40, 64, 96)],
     "K": [(k, {"k": k}) for k in (25, 50, 100, 200, 400)],
     # 1000 classes at K=70 are 3.7 billion parameters: with Adam's moments and gradients 60 GB.
