@@ -16,17 +16,15 @@ import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
 import numpy as np
-from PIL import Image
 
-from lcaps_jax import affnist, cli, figures
+from lcaps_jax import affnist, cli, data, figures
 from lcaps_jax.config import ConfigError
+from lcaps_jax.data import DataError
 from lcaps_jax.models import LadderCapsNet
 from lcaps_jax.pretrained import load_pretrained
 from lcaps_jax.runs import Run, geometry_of, load_run
 
 _FIELD = 280  # pixels along a side of the field to draw in
-_LARGEST = 2000  # of a picture that is taken at all
-_DIGIT = 20  # of a 28x28 image, as MNIST's digits are fitted
 # Least and largest rotation in degrees, scale, shear, and shift in pixels.
 LIMITS = {
     "rotation": (-180.0, 180.0),
@@ -35,42 +33,6 @@ LIMITS = {
     "right": (-20.0, 20.0),
     "down": (-20.0, 20.0),
 }
-
-
-class InputError(ValueError):
-    """A picture or a number that cannot be used; the message says what would do."""
-
-
-def centred(picture: np.ndarray, size: int) -> np.ndarray:
-    """A drawn digit as MNIST has them: fitted into 20 of 28 pixels, its centre of mass in the middle.
-
-    Args:
-      picture: ``[H, W]`` uint8, white on black.
-      size: I of the network.
-
-    Returns:
-      ``[I, I]`` uint8; black where nothing was drawn.
-
-    Raises:
-      InputError: for another shape or type, or more than 2000 pixels along a side.
-    """
-    if not isinstance(picture, np.ndarray) or picture.ndim != 2 or picture.dtype != np.uint8:
-        raise InputError("A picture must be an array [H, W] of bytes.")
-    if not 0 < max(picture.shape) <= _LARGEST or min(picture.shape) == 0:
-        raise InputError(f"A picture must have 1 to {_LARGEST} pixels along a side, got {picture.shape}.")
-    canvas = np.zeros((size, size), np.uint8)
-    rows, columns = np.flatnonzero(picture.any(axis=1)), np.flatnonzero(picture.any(axis=0))
-    if not rows.size:
-        return canvas
-    ink = Image.fromarray(picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    ratio = min(_DIGIT, size) / max(ink.size)
-    ink = ink.resize([max(1, round(ratio * side)) for side in ink.size], Image.Resampling.LANCZOS)
-    pixels = np.asarray(ink, np.float64)
-    weights = [pixels.sum(axis=1), pixels.sum(axis=0)]
-    corner = [round(size / 2 - (np.arange(len(w)) + 0.5) @ w / w.sum()) for w in weights]
-    corner = [min(max(0, c), size - n) for c, n in zip(corner, pixels.shape)]
-    canvas[corner[0] : corner[0] + len(pixels), corner[1] : corner[1] + pixels.shape[1]] = np.asarray(ink)
-    return canvas
 
 
 def explainer(run: Run) -> Callable[..., tuple[dict[str, float], Figure]]:
@@ -95,14 +57,14 @@ def explainer(run: Run) -> Callable[..., tuple[dict[str, float], Figure]]:
         for name, value in zip(LIMITS, (rotation, scale, shear, right, down)):
             low, high = LIMITS[name]
             if not isinstance(value, int | float) or not low <= value <= high:
-                raise InputError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}.")
+                raise DataError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}.")
         transformation = affnist.Transformation(
             rotation=jnp.deg2rad(jnp.array([rotation], jnp.float32)),
             shear=jnp.array([shear], jnp.float32),
             scale=jnp.array([[scale, scale]], jnp.float32),
             shift=jnp.array([[round(down), round(right)]], jnp.int32),
         )
-        image = jnp.asarray(centred(picture, config.image_size), jnp.float32)
+        image = jnp.asarray(data.centred(picture, config.image_size), jnp.float32)
         moved, output = jax.device_get(compute(image, transformation))
         activities = {name: float(a) for name, a in zip(run.class_names, output.activity[0])}
         shown = np.rint(255 * moved[0]).astype(np.uint8)
@@ -116,11 +78,14 @@ def page(run: Run):
     import gradio as gr
 
     explain = explainer(run)
+    blank = np.full((_FIELD, _FIELD, 4), 255, np.uint8)
+    empty = {"background": blank, "layers": [], "composite": None}
 
     def update(drawn, *amounts):
         try:
-            return explain(_ink(drawn), *amounts)
-        except InputError as error:
+            ink = _ink(drawn)
+            return explain(ink, *amounts) if ink.any() else (None, None)
+        except DataError as error:
             raise gr.Error(str(error)) from None
 
     with gr.Blocks(title="lcaps_jax: a look inside") as blocks:
@@ -131,10 +96,10 @@ def page(run: Run):
         )
         with gr.Row():
             with gr.Column():
-                brush = gr.Brush(default_size=20, colors=["#ffffff"], default_color="#ffffff", color_mode="fixed")
+                brush = gr.Brush(default_size=12, colors=["#000000"], default_color="#000000", color_mode="fixed")
                 pad = gr.Sketchpad(
-                    value={"background": np.zeros((_FIELD, _FIELD), np.uint8), "layers": [], "composite": None},
-                    image_mode="L", canvas_size=(_FIELD, _FIELD), fixed_canvas=True, brush=brush, label="Draw here",
+                    value=empty, canvas_size=(_FIELD, _FIELD), fixed_canvas=True, brush=brush, label="Draw here",
+                    sources=(), transforms=(), layers=False,
                 )  # fmt: skip
                 sliders = [
                     gr.Slider(low, high, 1.0 if name == "scale" else 0.0, step=0.05 if high < 3 else 1.0, label=name)
@@ -142,19 +107,21 @@ def page(run: Run):
                 ]
             with gr.Column():
                 label = gr.Label(num_top_classes=min(10, len(run.class_names)), label="class activities")
-                plot = gr.Plot(label="inside")
-        for control in (pad, *sliders):
-            control.change(update, [pad, *sliders], [label, plot], show_progress="hidden", trigger_mode="always_last")
+                plot = gr.Plot(show_label=False)
+        # The pad reports strokes as input; its change event does not fire for them.
+        pad.clear(lambda: empty, None, pad, show_progress="hidden")
+        changes = [pad.input, *(slider.change for slider in sliders)]
+        gr.on(changes, update, [pad, *sliders], [label, plot], show_progress="hidden", trigger_mode="always_last")
     return blocks
 
 
 def _ink(drawn) -> np.ndarray:
-    """The picture of Gradio's editor, ``[H, W]`` uint8."""
-    composite = drawn.get("composite") if isinstance(drawn, dict) else None
-    if composite is None:
-        return np.zeros((_FIELD, _FIELD), np.uint8)
-    composite = np.asarray(composite)
-    return composite[..., 0] if composite.ndim == 3 else composite
+    """What was drawn in Gradio's editor, ``[H, W]`` uint8: the opacity of its layers, the ground below left out."""
+    layers = [np.zeros((_FIELD, _FIELD, 4), np.uint8), *(drawn["layers"] if isinstance(drawn, dict) else ())]
+    for layer in layers:
+        if np.shape(layer) != layers[0].shape:
+            raise DataError(f"A drawing must be [{_FIELD}, {_FIELD}, 4], got {np.shape(layer)}.")
+    return np.max(layers, axis=0)[..., 3]
 
 
 def main() -> None:

@@ -28,16 +28,16 @@ def _seven() -> np.ndarray:
 
 
 def test_a_drawing_is_centred_as_mnist_s_digits_are():
-    image = demo.centred(_seven(), 28)
+    image = data.centred(_seven(), 28)
     rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
     assert np.ptp(rows) + 1 == 20 and np.ptp(columns) + 1 <= 20
     ink = image / image.sum()
     centre = (np.arange(28) + 0.5) @ ink.sum(axis=1), (np.arange(28) + 0.5) @ ink.sum(axis=0)
     assert max(abs(c - 14) for c in centre) <= 0.55  # whole pixels
-    np.testing.assert_array_equal(demo.centred(np.roll(_seven(), (30, 40), (0, 1)), 28), image)
-    assert not demo.centred(np.zeros((280, 280), np.uint8), 28).any()
-    assert demo.centred(np.full((5, 300), 255, np.uint8), 28).any()  # a line
-    assert demo.centred(_seven(), 12).shape == (12, 12)
+    np.testing.assert_array_equal(data.centred(np.roll(_seven(), (30, 40), (0, 1)), 28), image)
+    assert not data.centred(np.zeros((280, 280), np.uint8), 28).any()
+    assert data.centred(np.full((5, 300), 255, np.uint8), 28).any()  # a line
+    assert data.centred(_seven(), 12).shape == (12, 12)
 
 
 @pytest.mark.parametrize(
@@ -50,15 +50,15 @@ def test_a_drawing_is_centred_as_mnist_s_digits_are():
     ],
 )
 def test_malformed_pictures_are_refused(picture, message):
-    with pytest.raises(demo.InputError, match=message):
-        demo.centred(picture, 28)
+    with pytest.raises(data.DataError, match=message):
+        data.centred(picture, 28)
 
 
 def test_what_is_shown_is_what_the_network_computes():
     run = _run()
     explain = demo.explainer(run)
     activities, figure = explain(_seven(), 0, 1, 0, 0, 0)
-    image = demo.centred(_seven(), 28)[None, ..., None]
+    image = data.centred(_seven(), 28)[None, ..., None]
     output = jax.jit(run.model.apply)({"params": run.params}, data.to_unit_range(image))
     np.testing.assert_allclose(list(activities.values()), output.activity[0], atol=1e-5)
     assert list(activities) == list(run.class_names) and len(figure.axes) == 3
@@ -68,7 +68,7 @@ def test_what_is_shown_is_what_the_network_computes():
     nothing, _ = explain(black, 0, 1, 0, 0, 0)
     assert nothing == explain(black, 45, 1, 0, 0, 0)[0]
     for amounts in ((1e9, 1, 0, 0, 0), (0, 0.0, 0, 0, 0), (0, 1, "x", 0, 0), (float("nan"), 1, 0, 0, 0)):
-        with pytest.raises(demo.InputError, match="must be a number from"):
+        with pytest.raises(data.DataError, match="must be a number from"):
             explain(_seven(), *amounts)
 
 
