@@ -9,7 +9,6 @@ are timed together, as an evaluation runs them, and generation once alone.
 import time
 
 from absl import app, flags
-import jax
 import numpy as np
 
 from benchmarks import steps, timing
@@ -30,7 +29,7 @@ def main(argv):
     ))))  # fmt: skip
     config = Config(conv1_kernel=15, primary_kernel=15).resolved(data.affnist.CANVAS, 0)
     model = training.make_model(config, 10)
-    params = parallel.replicate(jax.jit(lambda: training.init_params(model, config, 1))())
+    params = parallel.replicate(training.init_params(model, config, 1))
     eval_steps = training.make_eval_steps(model)
 
     split = data.Affnist(digits, _VARIANTS.value)

@@ -7,7 +7,6 @@ import pathlib
 import statistics
 import sys
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from lcaps_jax.config import PARTIAL
@@ -65,6 +64,8 @@ class MetricLog:
         self.seconds_before = max((line["seconds"] for line in self.kept), default=0.0)
         if quiet:
             return
+        from tensorboardX import SummaryWriter  # here, for it imports PyTorch where that is installed
+
         path = workdir / METRICS_FILE
         partial = path.with_name(path.name + PARTIAL)
         partial.write_text("".join(json.dumps(line) + "\n" for line in self.kept))

@@ -13,6 +13,7 @@ os.environ.setdefault(
 )
 
 from absl import flags
+import filelock
 import pytest
 
 from lcaps_jax import parallel
@@ -25,8 +26,13 @@ flags.FLAGS(["pytest"])  # chex's variants read flags
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
     """A finished run of the tiny network, made by train.py: its folder and what was printed."""
-    workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    return workdir, workloads.train(workdir).stdout
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one run for all processes of pytest-xdist
+    workdir, printed = shared / "tiny", shared / "tiny.txt"
+    with filelock.FileLock(shared / "tiny.lock"):
+        if not printed.exists():
+            printed.write_text(workloads.train(workdir).stdout)
+    return workdir, printed.read_text()
 
 
 @pytest.fixture

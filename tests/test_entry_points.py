@@ -43,8 +43,8 @@ def test_a_run_s_folder_is_as_designed(tiny_run):
     assert "step 160/160" in printed and "images/s" in printed and f"error {result['error']:.2f} % of 2000" in printed
 
 
-def test_eval_prints_a_table_and_adds_to_the_results(tiny_run):
-    workdir, _ = tiny_run
+def test_eval_prints_a_table_and_adds_to_the_results(tiny_run, tmp_path):
+    workdir = shutil.copytree(tiny_run[0], tmp_path / "run")
     before = json.loads((workdir / "results.json").read_text())
     (workdir / "results.json").write_text(json.dumps({"other": {"step": 1}}))
     done = workloads.evaluate(workdir, batch_size=64)

@@ -14,7 +14,8 @@ import workloads
 
 def _init(model, *inputs, seed=0):
     """Parameters, compiled as one program: op by op it takes minutes."""
-    return jax.jit(model.init)(jax.random.key(seed), *inputs)["params"]
+    quick = jax.jit(model.init, compiler_options={"xla_backend_optimization_level": 1})  # to compile
+    return quick(jax.random.key(seed), *inputs)["params"]
 
 
 def _network(**settings):

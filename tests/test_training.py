@@ -142,7 +142,7 @@ def test_evaluation_counts_every_image_once_whatever_the_batch():
     model = training.make_model(config, 10)
     split = workloads.random_split(47)
     # Larger than at the start, where all classes are as good as tied.
-    params = jax.jit(lambda: jax.tree.map(lambda x: 4 * x, training.init_params(model, config, 1)))()
+    params = jax.tree.map(lambda x: 4 * x, training.init_params(model, config, 1))
     output = jax.jit(model.apply)({"params": params}, data.to_unit_range(jnp.asarray(split.images)))
     predicted = np.argmax(output.activity, 1)
     second, first = np.sort(output.activity, 1)[:, -2:].T
