@@ -40,8 +40,11 @@ flags.adopt_module_key_flags(cli)  # so that --help lists them
 def main(argv):
     del argv
     workdirs = [pathlib.Path(folder) for folder in _WORKDIR.value]
+    given = [flag.name for flag in (_EVAL_DATASETS, _IMAGES, _REPORT) if flag.value]
+    if len(given) > 1:
+        raise ConfigError(f"--{' and --'.join(given)}: one at a time.")
     if _REPORT.value:
-        report.write(workdirs, pathlib.Path(_REPORT.value))
+        report.write(workdirs, pathlib.Path(_REPORT.value), checkpoint=_CHECKPOINT.value, data_dir=_DATA_DIR.value)
         parallel.say(f"{_REPORT.value} is written.")
         return
     if len(workdirs) != 1:

@@ -26,7 +26,7 @@ def main(argv):
     parallel.prepare()
     config = Config().resolved(28, 0)
     optimizer = training.make_optimizer(config)
-    state = training.init_state(training.make_model(config, 10), optimizer, config, 1)
+    state = training.compute_once(lambda: training.init_state(training.make_model(config, 10), optimizer, config, 1))
     gradients = jax.tree.map(jnp.ones_like, state.params)
     size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
 

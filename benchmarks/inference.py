@@ -29,7 +29,7 @@ def main(argv):
     ))))  # fmt: skip
     config = Config(conv1_kernel=15, primary_kernel=15).resolved(data.affnist.CANVAS, 0)
     model = training.make_model(config, 10)
-    params = parallel.replicate(training.init_params(model, config, 1))
+    params = parallel.replicate(training.compute_once(lambda: training.init_params(model, config, 1)))
     eval_steps = training.make_eval_steps(model)
 
     split = data.Affnist(digits, _VARIANTS.value)

@@ -10,6 +10,7 @@ It listens on this machine alone unless --host says otherwise.
 from collections.abc import Callable
 import pathlib
 import sys
+from typing import Any
 
 from absl import flags
 import jax
@@ -79,7 +80,7 @@ def page(run: Run):
 
     explain = explainer(run)
     blank = np.full((_FIELD, _FIELD, 4), 255, np.uint8)
-    empty = {"background": blank, "layers": [], "composite": None}
+    empty: Any = {"background": blank, "layers": [], "composite": None}
 
     def update(drawn, *amounts):
         try:

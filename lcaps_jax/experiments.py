@@ -148,7 +148,8 @@ def _seconds_a_step(config: Config) -> float:
     model, optimizer = training.make_model(config, 10), training.make_optimizer(config)
     black = np.zeros((config.batch_size, size, size, 1), np.uint8)
     train_data = training.TrainData(black, np.zeros(len(black), np.int32), jax.random.key(0))
-    state, train_data = parallel.replicate((training.init_state(model, optimizer, config, 1), train_data))
+    state = training.compute_once(lambda: training.init_state(model, optimizer, config, 1))
+    state, train_data = parallel.replicate((state, train_data))
     steps = training.make_train_steps(model, optimizer, config.max_shift)
     batches = training.make_batches(np.broadcast_to(np.arange(len(black), dtype=np.int32), (3, len(black))))
     for _ in range(2):

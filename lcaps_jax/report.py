@@ -13,6 +13,7 @@ import numpy as np
 
 import lcaps_jax
 from lcaps_jax import data, figures, metrics, parallel, robustness, runs
+from lcaps_jax.checkpoints import LAST
 from lcaps_jax.config import ConfigError
 
 # Test images that the curves under transformations are of.
@@ -40,8 +41,16 @@ footer { color: #777; font-size: 13px; border-top: 1px solid #ddd; padding-top: 
 """
 
 
-def write(workdirs: Sequence[pathlib.Path], path: pathlib.Path) -> None:
+def write(
+    workdirs: Sequence[pathlib.Path], path: pathlib.Path, *, checkpoint: str = LAST, data_dir: str | None = None
+) -> None:
     """Writes the page of runs, in the order given.
+
+    Args:
+      workdirs: the runs' folders.
+      path: of the HTML file.
+      checkpoint: of each run, ``"last"`` or ``"best"``, that the curves under transformations are of.
+      data_dir: of the test images that those are of; None for that of each run.
 
     Raises:
       config.ConfigError: for a folder that holds no run, or the same one twice.
@@ -50,9 +59,9 @@ def write(workdirs: Sequence[pathlib.Path], path: pathlib.Path) -> None:
     """
     if len(set(map(pathlib.Path.resolve, workdirs))) < len(workdirs):
         raise ConfigError(f"--workdir={','.join(map(str, workdirs))}: names a run twice.")
-    loaded = {str(workdir): runs.load_run(workdir) for workdir in workdirs}
+    loaded = {str(workdir): runs.load_run(workdir, checkpoint) for workdir in workdirs}
     logs = {name: metrics.read_metrics(pathlib.Path(name)) for name in loaded}
-    under = {name: robustness.errors(run, _shown(run)) for name, run in loaded.items()}
+    under = {name: robustness.errors(run, _shown(run, data_dir)) for name, run in loaded.items()}
     curves = _img(_encode(figures.errors_under(under)), "error of each run under each transformation")
     body = [
         f"<h1>{_text(_title(loaded))}</h1>",
@@ -80,9 +89,10 @@ def _title(loaded: Mapping[str, runs.Run]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
-def _shown(run: runs.Run) -> data.Split:
+def _shown(run: runs.Run, data_dir: str | None) -> data.Split:
     """The first test images of a run's own set."""
-    test = data.load_test(run.config.dataset, run.config.data_dir, run.config.image_size, class_names=run.class_names)
+    folder = data_dir or run.config.data_dir
+    test = data.load_test(run.config.dataset, folder, run.config.image_size, class_names=run.class_names)
     return test.take(np.arange(min(_TRANSFORMED, len(test))))
 
 

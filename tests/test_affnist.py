@@ -130,7 +130,7 @@ def test_variants_are_streamed_and_each_image_can_be_had_alone(monkeypatch):
 def test_streamed_evaluation_is_that_of_the_whole():
     config = dataclasses.replace(workloads.tiny_config(), image_size=40)
     model = training.make_model(config, 10)
-    params = training.init_params(model, config, 1)
+    params = training.compute_once(lambda: training.init_params(model, config, 1))
     eval_steps = training.make_eval_steps(model)
     split = _affnist()
     whole = Split(np.concatenate([part.images for part in split.parts()]), split.labels)

@@ -15,7 +15,7 @@ import workloads
 def _run(**settings) -> Run:
     config = workloads.tiny_config(**settings)
     model = training.make_model(config, 10)
-    params = training.init_params(model, config, 1)
+    params = training.compute_once(lambda: training.init_params(model, config, 1))
     return Run(model, params, config, tuple("0123456789"), 1, 0)
 
 

@@ -62,7 +62,7 @@ def test_a_row_of_table_2_is_what_the_runs_say(tiny_run, tmp_path):
 def test_mean_activity_and_coupling_are_means_over_all_images(tmp_path):
     settings = workloads.tiny_config(model="capsnet")
     model = training.make_model(settings, 10)
-    params = training.init_params(model, settings, 1)
+    params = training.compute_once(lambda: training.init_params(model, settings, 1))
     images = workloads.random_split(130).images
     run = runs.Run(model, params, settings, tuple("0123456789"), 1, 0)
     activity, coupling = experiments.primary_means(run, images, 3)

@@ -24,7 +24,7 @@ def train_and_evaluate():
     optimizer = training.make_optimizer(config)
     split = workloads.random_split(60)
     train_data = parallel.replicate(training.TrainData(split.images, split.labels, jax.random.key(1)))
-    state = parallel.replicate(training.init_state(model, optimizer, config, 1))
+    state = parallel.replicate(training.compute_once(lambda: training.init_state(model, optimizer, config, 1)))
     steps = training.make_train_steps(model, optimizer, config.max_shift)
     state, metrics = steps(state, train_data, training.make_batches(np.arange(60, dtype=np.int32).reshape(3, 20)))
     evaluation = training.evaluate(

@@ -56,6 +56,12 @@ def test_what_cannot_be_reported_is_named(tiny_run, tmp_path):
     for workdir, message in ((f"{tiny_run[0]},{tiny_run[0]}", "names a run twice"), (tmp_path, "is not a run")):
         done = workloads.evaluate(workdir, check=False, report=tmp_path / "report.html")
         assert done.returncode == 1 and message in done.stderr
+    for options, message in (
+        ({"checkpoint": "best"}, "has no best checkpoint yet"),
+        ({"images": "*.png"}, "--images and --report: one at a time"),
+    ):
+        done = workloads.evaluate(tiny_run[0], check=False, report=tmp_path / "report.html", **options)
+        assert done.returncode == 1 and message in done.stderr
     done = workloads.evaluate(f"{tiny_run[0]},{tmp_path}", check=False)
     assert done.returncode == 1 and "one run at a time, except for --report" in done.stderr
     assert not (tmp_path / "report.html").exists()

@@ -34,7 +34,7 @@ def test_a_step_is_adam_on_the_mean_loss():
     config = workloads.tiny_config(batch_size=20)
     model, optimizer = training.make_model(config, 10), training.make_optimizer(config)
     split = workloads.random_split(40)
-    state = training.init_state(model, optimizer, config, 1)
+    state = training.compute_once(lambda: training.init_state(model, optimizer, config, 1))
     adam = optax.adam(lambda step: 1e-3 * 0.9 ** (step / 1000))
     params, opt_state = state.params, adam.init(state.params)
     images, labels = data.to_unit_range(jnp.asarray(split.images)), jnp.asarray(split.labels)
@@ -87,7 +87,7 @@ def _call_of_two_steps(max_shift=0):
     model, optimizer = training.make_model(config, 10), training.make_optimizer(config)
     split = workloads.random_split(40)
     train_data = parallel.replicate(training.TrainData(split.images, split.labels, jax.random.key(0)))
-    state = parallel.replicate(training.init_state(model, optimizer, config, 1))
+    state = parallel.replicate(training.compute_once(lambda: training.init_state(model, optimizer, config, 1)))
     batches = training.make_batches(np.arange(40, dtype=np.int32).reshape(2, 20))
     return training.make_train_steps(model, optimizer, max_shift), state, train_data, batches
 
@@ -142,7 +142,7 @@ def test_evaluation_counts_every_image_once_whatever_the_batch():
     model = training.make_model(config, 10)
     split = workloads.random_split(47)
     # Larger than at the start, where all classes are as good as tied.
-    params = jax.tree.map(lambda x: 4 * x, training.init_params(model, config, 1))
+    params = jax.tree.map(lambda x: 4 * x, training.compute_once(lambda: training.init_params(model, config, 1)))
     output = jax.jit(model.apply)({"params": params}, data.to_unit_range(jnp.asarray(split.images)))
     predicted = np.argmax(output.activity, 1)
     second, first = np.sort(output.activity, 1)[:, -2:].T
@@ -310,7 +310,7 @@ def test_a_baseline_s_step_on_two_devices_is_the_whole_batch_s(model):
     config = workloads.tiny_config(model=model, batch_size=20, channels=16)
     network, optimizer = training.make_model(config, 10), training.make_optimizer(config)
     split = workloads.random_split(20)
-    state = training.init_state(network, optimizer, config, 1)
+    state = training.compute_once(lambda: training.init_state(network, optimizer, config, 1))
     key = jax.random.key(3)
     dropout = data.keys_of(jax.random.fold_in(jax.random.fold_in(key, 0), 2**31), jnp.arange(20))
     images, labels = data.to_unit_range(jnp.asarray(split.images)), jnp.asarray(split.labels)
