@@ -1,4 +1,4 @@
-"""Kills a small training at random moments, saves included, and shows that nothing is lost.
+"""Kills a small training at random moments, saves included, and shows that nothing is lost; then counts made-up inputs.
 
     python -m benchmarks.faults
 
@@ -55,6 +55,14 @@ def _checkpoints(workdir: pathlib.Path) -> tuple[list[int], bool]:
     folder = workdir / "checkpoints" / "last"
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit()), any("tmp" in name for name in names)
+
+
+def _made_up_inputs() -> int:
+    """Inputs that hypothesis tries on the pure functions, all of which must do; ``tests/test_properties.py``."""
+    command = [sys.executable, "-m", "pytest", "-n0", "tests/test_properties.py", "--hypothesis-show-statistics"]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    return sum(map(int, re.findall(r"(\d+) passing examples, 0 failing", done.stdout)))
 
 
 def _last_step(workdir: pathlib.Path) -> int:
@@ -125,14 +133,16 @@ def main(argv):
         "checkpoint_every": _EVERY,
         "most_steps_to_do_again": most_lost,
         "seconds": time.monotonic() - began,
+        "made_up_inputs": _made_up_inputs(),
     }
     header = (
         "kills survived",
         "of them in a save",
         "runs ended the same",
         "most steps to do again",
+        "made-up inputs tried",
     )
-    print(timing.table(header, [(kills, in_saves, number, most_lost)]))
+    print(timing.table(header, [(kills, in_saves, number, most_lost, figures["made_up_inputs"])]))
     timing.write(_OUTPUT.value, figures)
 
 
