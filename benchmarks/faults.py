@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-from absl import app, flags
+from absl import app, flags, logging
 import jax
 import numpy as np
 
@@ -62,7 +62,7 @@ def _made_up_inputs() -> int:
     command = [sys.executable, "-m", "pytest", "-n0", "tests/test_properties.py", "--hypothesis-show-statistics"]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    return sum(map(int, re.findall(r"(\d+) passing examples, 0 failing", done.stdout)))
+    return sum(map(int, re.findall(r"(\d+) passing, 0 failing", done.stdout)))
 
 
 def _last_step(workdir: pathlib.Path) -> int:
@@ -90,6 +90,7 @@ def _kill(process: subprocess.Popen, workdir: pathlib.Path, rng: random.Random, 
 
 def main(argv):
     del argv
+    logging.set_verbosity(logging.ERROR)  # Orbax tells every step of its own
     rng = random.Random(_SEED.value)
     kills = in_saves = restarts = most_lost = 0
     began = time.monotonic()
