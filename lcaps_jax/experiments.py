@@ -3,7 +3,8 @@
     python -m lcaps_jax.experiments table2 --workdir=runs/paper
 
 Run from the repository: the settings of every run are the flagfiles in ``configs/``. What has been trained is not
-trained again, and what was interrupted goes on. ``--quick`` does all of it with small networks, in minutes.
+trained again, and what was interrupted goes on. ``--notrain`` shows what there is so far; ``--quick`` does all of it
+with small networks, in minutes.
 """
 
 from collections.abc import Sequence
@@ -85,11 +86,13 @@ class Plan:
       workdir: of all of them; each run has a folder of its own in it.
       quick: with small networks.
       data_dir: of prepared TFDS sets.
+      train: what has not been; False leaves it out.
     """
 
     workdir: pathlib.Path
     quick: bool
     data_dir: str | None
+    train: bool = True
 
     def settings(self, cell: Cell, seed: int) -> Config:
         """Of a run."""
@@ -105,11 +108,18 @@ class Plan:
         """Of a run."""
         return self.workdir / (cell.flagfile + (f"_seed{seed}" if seed else ""))
 
+    def finish(self, config: Config, folder: pathlib.Path) -> bool:
+        """Trains a run to its end where that is wanted and not done yet: whether it is done."""
+        if self.train:
+            runs.train(config, folder)
+        return runs.is_finished(config, folder)
+
     def run(self, cell: Cell) -> list[pathlib.Path]:
-        """Trains a cell where that is not done: the folders of its seeds."""
-        for seed in range(cell.seeds):
-            runs.train(self.settings(cell, seed), self.folder(cell, seed))
-        return [self.folder(cell, seed) for seed in range(cell.seeds)]
+        """The folders of a cell's finished runs, trained now where that is wanted."""
+        seeds = range(cell.seeds)
+        return [
+            self.folder(cell, seed) for seed in seeds if self.finish(self.settings(cell, seed), self.folder(cell, seed))
+        ]
 
     def unfinished(self, cells: Sequence[Cell]) -> list[tuple[Cell, int]]:
         """Cells and seeds that are still to be trained."""
@@ -161,40 +171,52 @@ def _seconds_a_step(config: Config) -> float:
 
 def table2(plan: Plan) -> None:
     """Trains every cell of Table 2 and prints errors beside the paper's."""
-    if left := plan.unfinished(CELLS):
-        print(f"{len(left)} runs to train, about {seconds_left(plan, CELLS) / 3600:.1f} hours.", flush=True)
     rows = []
     for place, cell in enumerate(CELLS):
-        folders = plan.run(cell)
-        rows.append(table2_row(cell, folders))
-        if later := plan.unfinished(CELLS[place + 1 :]):
-            print(
-                f"{len(later)} runs left, about {seconds_left(plan, CELLS[place + 1 :]) / 3600:.1f} hours.", flush=True
-            )
+        if plan.train:
+            _say_what_is_left(plan, CELLS[place:])
+        rows.append(table2_row(plan.settings(cell, seed=0), cell, plan.run(cell)))
     _write_table(plan, "table2", rows)
 
 
-def table2_row(cell: Cell, folders: Sequence[pathlib.Path]) -> dict:
-    """A line of Table 2 from finished runs: errors of the last epoch."""
+def _say_what_is_left(plan: Plan, cells: Sequence[Cell]) -> None:
+    if left := plan.unfinished(cells):
+        print(f"{len(left)} runs to train, about {seconds_left(plan, cells) / 3600:.1f} hours.", flush=True)
+
+
+def table2_row(config: Config, cell: Cell, folders: Sequence[pathlib.Path]) -> dict:
+    """A line of Table 2 from the finished runs of a cell, with these settings: errors of the last epoch."""
+    row = {
+        "network": cell.row,
+        "test set": cell.column,
+        "parameters": _parameters(config),
+        "error, %": "",
+        "95 % interval": "",
+        "paper, %": "" if cell.paper is None else f"{cell.paper:g}",
+        "seeds": len(folders),
+        "epochs": config.epochs,
+        "minutes": "",
+    }
+    if not folders:
+        return row
     results = [runs.read_results(folder)[cell.test_set] for folder in folders]
-    config, _ = configs.read_config(folders[0])
     errors = sum(round(result["error"] * result["count"] / 100) for result in results)
     count = sum(result["count"] for result in results)
     low, high = metrics.wilson_interval(errors, count)
     logs = [metrics.read_metrics(folder) for folder in folders]
-    return {
-        "network": cell.row,
-        "test set": f"affNIST ({results[0]['images']}, {results[0]['variants']} each)"
-        if cell.column == "affNIST"
-        else "MNIST",
-        "parameters": _parameters(config),
+    if cell.test_set == data.AFFNIST:
+        row["test set"] = f"affNIST ({results[0]['images']}, {results[0]['variants']} each)"
+    return row | {
         "error, %": " and ".join(f"{result['error']:.2f}" for result in results),
         "95 % interval": f"{low:.2f} to {high:.2f}",
-        "paper, %": "" if cell.paper is None else f"{cell.paper:g}",
-        "seeds": len(folders),
-        "epochs": config.epochs,
-        "minutes": " and ".join(f"{log[-1]['seconds'] / 60:.0f}" for log in logs),
+        "minutes": " and ".join(f"{_minutes(log):.0f}" for log in logs),
     }
+
+
+def _minutes(log: Sequence[dict]) -> float:
+    """Of training, by the median step: what a run waited for other programs, or lay stopped, is left out."""
+    steps = [line for line in log if line["split"] == "train"]
+    return float(np.median([line["seconds_per_step"] for line in steps])) * steps[-1]["step"] / 60
 
 
 def table3(plan: Plan) -> None:
@@ -218,18 +240,28 @@ def table3(plan: Plan) -> None:
 
 def figure1(plan: Plan) -> None:
     """Mean length and mean coupling coefficient of CapsNet's most active capsules over all training zeros."""
-    (folder,) = plan.run(cell_of("mnist_capsnet"))
-    means = primary_means(runs.load_run(folder), _zeros(plan), _ZERO)
-    _save(plan, "figure1", figures.lengths_and_couplings(*means))
+    for folder in _finished(plan, "figure1", ["mnist_capsnet"]).values():
+        means = primary_means(runs.load_run(folder), _zeros(plan), _ZERO)
+        _save(plan, "figure1", figures.lengths_and_couplings(*means))
 
 
 def figure4(plan: Plan) -> None:
     """Mean activity of the most active capsules for K = 50, 70 and 100 over all training zeros."""
-    activities = {}
-    for k in (50, 70, 100):
-        (folder,) = plan.run(cell_of(f"mnist_9x9_k{k}"))
-        activities[k] = primary_means(runs.load_run(folder), _zeros(plan), _ZERO)[0]
-    _save(plan, "figure4", figures.activity_levels(activities))
+    names = {f"mnist_9x9_k{k}": k for k in (50, 70, 100)}
+    activities = {
+        names[name]: primary_means(runs.load_run(folder), _zeros(plan), _ZERO)[0]
+        for name, folder in _finished(plan, "figure4", list(names)).items()
+    }
+    if activities:
+        _save(plan, "figure4", figures.activity_levels(activities))
+
+
+def _finished(plan: Plan, what: str, flagfiles: Sequence[str]) -> dict[str, pathlib.Path]:
+    """Folders of the first seed of cells, trained now where that is wanted; says which are missing."""
+    found = {name: plan.run(dataclasses.replace(cell_of(name), seeds=1)) for name in flagfiles}
+    if missing := [name for name, folders in found.items() if not folders]:
+        print(f"{what}: without {', '.join(missing)}, not trained yet.", flush=True)
+    return {name: folders[0] for name, folders in found.items() if folders}
 
 
 def _zeros(plan: Plan) -> np.ndarray:
@@ -259,10 +291,10 @@ def primary_means(run: runs.Run, images: np.ndarray, label: int) -> tuple[np.nda
 
 def errors_by_transformation(plan: Plan) -> None:
     """Where the errors on affNIST lie, by what was done to the digit, for the networks trained on expanded MNIST."""
-    networks = {
-        cell.row: plan.run(dataclasses.replace(cell, seeds=1))[0]
-        for cell in (cell_of(name) for name in ("affnist_15x15_k70", "affnist_capsnet", "affnist_cnn64"))
-    }
+    folders = _finished(plan, "robustness", ["affnist_15x15_k70", "affnist_capsnet", "affnist_cnn64"])
+    networks = {cell_of(name).row: folder for name, folder in folders.items()}
+    if not networks:
+        return
     split = cast(data.Affnist, data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS))
     done = split.transformations()
     wrong = {}
@@ -315,12 +347,12 @@ def ablations(plan: Plan) -> None:
     rows = []
     for number, (name, config) in enumerate(ablated(plan.settings_of("ablation", seed=0)).items()):
         folder = plan.workdir / f"ablation{number}"
-        runs.train(config, folder)
-        results = runs.read_results(folder)
+        results = runs.read_results(folder) if plan.finish(config, folder) else {}
         rows.append({"network": name, "parameters": _parameters(config), "epochs": config.epochs})
         for test in (data.EXPANDED_MNIST, data.AFFNIST):
-            low, high = results[test]["ci95"]
-            rows[-1][f"{test}, % (95 % interval)"] = f"{results[test]['error']:.2f} ({low:.2f} to {high:.2f})"
+            column = f"{test}, % (95 % interval)"
+            low, high = results[test]["ci95"] if results else (0, 0)
+            rows[-1][column] = f"{results[test]['error']:.2f} ({low:.2f} to {high:.2f})" if results else ""
     _write_table(plan, "ablations", rows)
 
 
@@ -400,10 +432,11 @@ def main() -> None:
     """The command line."""
     workdir = flags.DEFINE_string("workdir", "runs/paper", "Folder of the experiments; each run has its own in it.")
     quick = flags.DEFINE_boolean("quick", False, "Small networks, an epoch each: minutes, and figures that say little.")
+    train = flags.DEFINE_boolean("train", True, "Train what has not been; --notrain shows what there is.")
     data_dir = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets; default: their own.")
 
     def parsed(argv):
-        run(argv[1:], Plan(pathlib.Path(workdir.value), quick.value, data_dir.value))
+        run(argv[1:], Plan(pathlib.Path(workdir.value), quick.value, data_dir.value, train.value))
 
     cli.run(parsed, positional=True)
 

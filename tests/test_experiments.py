@@ -50,12 +50,15 @@ def test_a_row_of_table_2_is_what_the_runs_say(tiny_run, tmp_path):
     cell = dataclasses.replace(CELLS[1], flagfile="tiny")
     result = runs.read_results(workdir)["sample"]
     (workdir / "results.json").write_text(json.dumps({**runs.read_results(workdir), "mnist": result}))
-    row = experiments.table2_row(cell, [workdir, workdir])
+    settings, _ = config.read_config(workdir)
+    row = experiments.table2_row(settings, cell, [workdir, workdir])
     assert row["error, %"] == f"{result['error']:.2f} and {result['error']:.2f}"
     low, high = (float(bound) for bound in row["95 % interval"].split(" to "))
     assert result["ci95"][0] < low < result["error"] < high < result["ci95"][1]  # of twice as many images
     assert row["seeds"] == 2 and row["paper, %"] == "0.5" and row["epochs"] == 2
     model = runs.load_run(workdir)
+    empty = experiments.table2_row(settings, cell, [])
+    assert list(empty) == list(row) and empty["error, %"] == "" and empty["parameters"] == row["parameters"]
     assert row["parameters"] == f"{sum(x.size for x in jax.tree.leaves(model.params)) / 1e6:.1f} M"
 
 
