@@ -296,7 +296,7 @@ def errors_by_transformation(plan: Plan) -> None:
     if not networks:
         return
     split = cast(data.Affnist, data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS))
-    done = split.transformations()
+    done = jax.tree.map(np.asarray, split.transformations())
     wrong = {}
     for name, folder in networks.items():
         run = runs.load_run(folder)
@@ -305,19 +305,23 @@ def errors_by_transformation(plan: Plan) -> None:
             training.make_eval_steps(run.model), run.params, parts, parallel.round_up(100)
         ).predicted
         wrong[name] = predicted != split.labels
-    quantities = {
+    continuous = {
         "rotation (degrees)": np.rad2deg(done.rotation),
         "shear": done.shear,
         "vertical scale": done.scale[:, 0],
         "horizontal scale": done.scale[:, 1],
-        "shift from the middle (pixels)": np.abs(done.shift).max(axis=1),
     }
+    quantities = {name: (values, figures.equal_ranges(values)) for name, values in continuous.items()}
+    farthest = np.abs(done.shift).max(axis=1)
+    # Up to the shifts of training, then by two pixels, then all of the few that are left.
+    edges = [0, *range(data.EXPANDED_SHIFT + 1, 2 * data.EXPANDED_SHIFT + 2, 2), farthest.max() + 1]
+    quantities["shift from the middle (pixels)"] = farthest, np.array(edges)
     _save(plan, "robustness", figures.errors_by(quantities, wrong))
     _save(plan, "transformed", figures.activity_under(*_transformed_digit(split.digits, networks)))
     rows = [
-        {"quantity": quantity, "from": f"{low:.2f}", "to": f"{high:.2f}", "images": count, **errors}
-        for quantity, values in quantities.items()
-        for low, high, count, errors in figures.binned_errors(values, wrong)
+        {"quantity": quantity, "from": f"{low:.2f}", "below": f"{high:.2f}", "images": count, **errors}
+        for quantity, (values, edges) in quantities.items()
+        for low, high, count, errors in figures.binned_errors(values, edges, wrong)
     ]
     _write_table(plan, "robustness", rows)
 

@@ -307,12 +307,18 @@ def activity_levels(activities: Mapping[int, np.ndarray]) -> Figure:
 _BINS = 8
 
 
-def binned_errors(values: np.ndarray, wrong: Mapping[str, np.ndarray]) -> list[tuple[float, float, int, dict]]:
-    """Error in percent of each network, by equal ranges of a quantity: lower and upper end, images, errors by name."""
-    edges = np.linspace(values.min(), values.max(), _BINS + 1)
-    place = np.clip(np.digitize(values, edges) - 1, 0, _BINS - 1)
+def equal_ranges(values: np.ndarray) -> np.ndarray:
+    """Edges of ranges of equal width over all values."""
+    return np.linspace(values.min(), values.max(), _BINS + 1)
+
+
+def binned_errors(
+    values: np.ndarray, edges: np.ndarray, wrong: Mapping[str, np.ndarray]
+) -> list[tuple[float, float, int, dict]]:
+    """Error in percent of each network, by ranges of a quantity: lower and upper end, images, errors by name."""
+    place = np.clip(np.digitize(values, edges) - 1, 0, len(edges) - 2)
     lines = []
-    for i in range(_BINS):
+    for i in range(len(edges) - 1):
         inside = place == i
         if inside.any():
             errors = {name: round(100 * float(mistakes[inside].mean()), 2) for name, mistakes in wrong.items()}
@@ -320,13 +326,13 @@ def binned_errors(values: np.ndarray, wrong: Mapping[str, np.ndarray]) -> list[t
     return lines
 
 
-def errors_by(quantities: Mapping[str, np.ndarray], wrong: Mapping[str, np.ndarray]) -> Figure:
-    """Error against each quantity ``[N]``, of networks whose mistakes ``[N]`` are given by name."""
+def errors_by(quantities: Mapping[str, tuple[np.ndarray, np.ndarray]], wrong: Mapping[str, np.ndarray]) -> Figure:
+    """Error against each quantity ``[N]`` in ranges between edges, of networks with these mistakes ``[N]`` by name."""
     figure = Figure(figsize=(3.2 * len(quantities), 3.2))
-    for axes, (quantity, values) in zip(
+    for axes, (quantity, (values, edges)) in zip(
         figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0], quantities.items()
     ):
-        lines = binned_errors(values, wrong)
+        lines = binned_errors(values, edges, wrong)
         for name in wrong:
             axes.plot(
                 [(low + high) / 2 for low, high, *_ in lines], [line[3][name] for line in lines], "o-", label=name

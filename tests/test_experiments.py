@@ -89,7 +89,12 @@ def test_each_ablation_changes_one_thing_and_fits_the_images(tmp_path):
 def test_binned_errors_by_hand():
     values = np.linspace(0, 8, 1600, endpoint=False)
     wrong = {"a": values < 1, "b": np.zeros(1600, bool)}
-    lines = figures.binned_errors(values, wrong)
+    edges = figures.equal_ranges(values)
+    lines = figures.binned_errors(values, edges, wrong)
     assert [line[2] for line in lines] == [200] * 8
     assert [line[3]["a"] for line in lines] == [100, *[0] * 7] and all(line[3]["b"] == 0 for line in lines)
-    assert len(figures.errors_by({"q": values}, wrong).axes) == 1
+    assert len(figures.errors_by({"q": (values, edges)}, wrong).axes) == 1
+    unequal = figures.binned_errors(
+        np.array([0, 6, 7, 8, 9]), np.array([0, 7, 9, 10]), {"a": np.array([0, 1, 1, 1, 0])}
+    )
+    assert [(*line[:3], line[3]["a"]) for line in unequal] == [(0, 7, 2, 50), (7, 9, 2, 100), (9, 10, 1, 0)]
