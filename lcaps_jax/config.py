@@ -89,6 +89,9 @@ class Config:
     validation_size: int = _setting(
         0, "Training images to hold out, drawn at random; the best checkpoint is then kept too.", minimum=0
     )
+    train_size: int = _setting(
+        0, "Train on so many images, drawn at random after those held out; 0 is all of them.", minimum=0
+    )
     shuffle: bool | None = _setting(
         None,
         "Draw a new order of the images every epoch. Default: on for the paper's network, off for the released one.",

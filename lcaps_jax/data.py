@@ -284,6 +284,17 @@ def hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
     return Split(split.images[left], split.labels[left]), Split(split.images[chosen], split.labels[chosen])
 
 
+def draw(split: Split, count: int, seed: int) -> Split:
+    """So many of the training images, drawn at random.
+
+    Raises:
+      DataError: where there are fewer.
+    """
+    if count > len(split):
+        raise DataError(f"--train_size={count}: the training part has {len(split)} images, so at most {len(split)}.")
+    return split.take(np.sort(np.random.default_rng(seed).permutation(len(split))[:count]))
+
+
 def fit_size(images: np.ndarray, size: int) -> np.ndarray:
     """Makes images ``[N, H, W, C]`` uint8 square, of ``size`` pixels, by black borders or by scaling down."""
     height, width = images.shape[1:3]

@@ -9,6 +9,7 @@ with small networks, in minutes.
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import json
 import pathlib
 import subprocess
@@ -26,12 +27,16 @@ from lcaps_jax.config import Config
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _QUICK: dict[str, Any] = {
-    "channels": 16,
-    "capsule_types": 16,
+    "channels": 8,
+    "capsule_types": 4,
+    "capsule_dim": 4,
+    "pose_dim": 8,
+    "train_size": 6000,
     "epochs": 1,
-    "decay_steps": 200,
+    "learning_rate": 3e-3,
     "checkpoint_every": None,
 }
+_QUICK_SHARE = 5  # of so many kept capsules quick networks keep one
 _ZERO = 0  # the digit of figures 1 and 4
 _TABLE3 = [f"MNIST 9x9, K={k}" for k in (50, 70, 100)] + [f"MNIST 9x9, CapsNet r={r}" for r in (3, 4, 5)]
 
@@ -102,7 +107,7 @@ class Plan:
         """Of a flagfile in ``configs/``, named without its ending."""
         config = configs.from_flagfile(_ROOT / "configs" / f"{flagfile}.flags")
         config = dataclasses.replace(config, seed=seed, data_dir=self.data_dir or config.data_dir)
-        return dataclasses.replace(config, **_QUICK) if self.quick else config
+        return dataclasses.replace(config, k=config.k // _QUICK_SHARE, **_QUICK) if self.quick else config
 
     def folder(self, cell: Cell, seed: int) -> pathlib.Path:
         """Of a run."""
@@ -146,11 +151,12 @@ def seconds_left(plan: Plan, cells: Sequence[Cell]) -> float:
         steps = [line for line in logged if line["split"] == "train"]
         done = steps[-1]["step"] if steps else 0
         per_step = float(np.median([line["seconds_per_step"] for line in steps])) if steps else _seconds_a_step(config)
-        images = 60_000 - config.validation_size
+        images = config.train_size or 60_000 - config.validation_size
         total += per_step * (config.epochs * training.steps_per_epoch(config, images) - done)
     return total
 
 
+@functools.cache  # for what is left is said again before each run
 def _seconds_a_step(config: Config) -> float:
     """Of a few steps on black images, compilation left out."""
     size = data.EXPANDED_SIZE if config.dataset == data.EXPANDED_MNIST else 28
@@ -180,8 +186,10 @@ def table2(plan: Plan) -> None:
 
 
 def _say_what_is_left(plan: Plan, cells: Sequence[Cell]) -> None:
+    """Runs and hours; of a quick plan the runs alone, for to measure each would take as long as to train it."""
     if left := plan.unfinished(cells):
-        print(f"{len(left)} runs to train, about {seconds_left(plan, cells) / 3600:.1f} hours.", flush=True)
+        hours = "" if plan.quick else f", about {seconds_left(plan, cells) / 3600:.1f} hours"
+        print(f"{len(left)} runs to train{hours}.", flush=True)
 
 
 def table2_row(config: Config, cell: Cell, folders: Sequence[pathlib.Path]) -> dict:

@@ -122,6 +122,8 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
         train_split, validation = data.hold_out(source.train, config.validation_size, config.seed)
         # As the set's own test images are, which checkpoints are to be chosen for.
         validation = data.Split(data.place(validation.images, source.max_shift), validation.labels)
+    if config.train_size:
+        train_split = data.draw(train_split, config.train_size, config.seed)
     if (workdir / CONFIG_FILE).exists():
         _check_same_data(workdir, source, len(train_split))
     if config.placement == FIXED:

@@ -159,6 +159,18 @@ def test_hold_out_divides_without_loss():
         data.hold_out(split, 50, seed=1)
 
 
+def test_a_part_of_the_training_images_is_drawn_by_the_seed():
+    split = workloads.random_split(50)
+    part = data.draw(split, 20, seed=1)
+    kept = {image.tobytes(): label for image, label in zip(split.images, split.labels)}
+    assert len({image.tobytes() for image in part.images}) == 20
+    assert [kept[image.tobytes()] for image in part.images] == list(part.labels)
+    np.testing.assert_array_equal(data.draw(split, 20, seed=1).images, part.images)
+    assert not np.array_equal(data.draw(split, 20, seed=2).images, part.images)
+    with pytest.raises(DataError, match=r"train_size=51.*50 images, so at most 50"):
+        data.draw(split, 51, seed=1)
+
+
 def test_epoch_order_is_a_new_permutation_each_epoch():
     key = jax.random.key(0)
     first, second = (np.asarray(data.epoch_order(key, epoch, 100)) for epoch in (0, 1))
