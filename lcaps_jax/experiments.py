@@ -255,11 +255,9 @@ def figure1(plan: Plan) -> None:
 
 def figure4(plan: Plan) -> None:
     """Mean activity of the most active capsules for K = 50, 70 and 100 over all training zeros."""
-    names = {f"mnist_9x9_k{k}": k for k in (50, 70, 100)}
-    activities = {
-        names[name]: primary_means(runs.load_run(folder), _zeros(plan), _ZERO)[0]
-        for name, folder in _finished(plan, "figure4", list(names)).items()
-    }
+    names = [f"mnist_9x9_k{k}" for k in (50, 70, 100)]
+    trained = [runs.load_run(folder) for folder in _finished(plan, "figure4", names).values()]
+    activities = {run.config.k: primary_means(run, _zeros(plan), _ZERO)[0] for run in trained}
     if activities:
         _save(plan, "figure4", figures.activity_levels(activities))
 
