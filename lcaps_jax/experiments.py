@@ -31,7 +31,7 @@ _QUICK: dict[str, Any] = {
     "capsule_types": 4,
     "capsule_dim": 4,
     "pose_dim": 8,
-    "train_size": 6000,
+    "train_size": 2000,
     "epochs": 1,
     "learning_rate": 3e-3,
     "checkpoint_every": None,
@@ -332,8 +332,8 @@ def errors_by_transformation(plan: Plan) -> None:
     _write_table(plan, "robustness", rows)
 
 
-# What is left out or changed, by what the table calls it; "k": None keeps every capsule. affNIST's digits lie up to 19
-# pixels from the middle, those of expanded MNIST up to 6.
+# What is left out or changed, by what the table calls it, in the order of the runs' folders; "k": None keeps every
+# capsule. affNIST's digits lie up to 19 pixels from the middle, those of expanded MNIST up to 6.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "the whole network": {},
     "training digits up to 10 pixels from the middle, not 6": {"max_shift": 10},
@@ -341,6 +341,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no pruning: K = n": {"k": None},
     "random capsules kept": {"selection": models.RANDOM},
     "training digits placed once, not anew": {"placement": configs.FIXED},
+    "CapsNet: routing, r=3, for pruning and ladder": {"model": configs.CAPSNET},
+    "CapsNet, training digits up to 10 pixels from the middle": {"model": configs.CAPSNET, "max_shift": 10},
+    "the released graph": {"variant": models.RELEASED},
+    "half the learning rate": {"learning_rate": 1e-3},
 }
 
 

@@ -1,4 +1,7 @@
-"""Two virtual CPU devices for every test, and the fast allocator, as the entry points have it."""
+"""Two virtual CPU devices for every test, and the fast allocator, as the entry points have it.
+
+XLA optimizes nothing: compiling is most of what the tests wait for, and a tiny network runs in no time anyway.
+"""
 
 import os
 import subprocess
@@ -6,7 +9,6 @@ import sys
 import tempfile
 
 # Before JAX starts, and inherited by the entry points that tests run as subprocesses.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"lcaps_jax_tests_{os.getuid()}")
@@ -19,6 +21,7 @@ import pytest
 from lcaps_jax import parallel
 import workloads
 
+os.environ["XLA_FLAGS"] = workloads.xla_flags(devices=2)
 parallel.prepare()
 flags.FLAGS(["pytest"])  # chex's variants read flags
 
@@ -40,7 +43,7 @@ def run_python():
     """Runs code in a new process with another number of devices."""
 
     def run(code: str, *arguments: str, devices: int):
-        env = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        env = {**os.environ, "XLA_FLAGS": workloads.xla_flags(devices)}
         command = [sys.executable, "-c", code, *arguments]
         done = subprocess.run(command, cwd=workloads.REPOSITORY, env=env, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr

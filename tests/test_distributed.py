@@ -21,7 +21,7 @@ def _start(workdir, script="train.py", processes=2, **settings):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    env = {**os.environ, "XLA_FLAGS": workloads.xla_flags(devices=1)}
     started = []
     for process in range(processes):
         flags = {"distributed": True, "coordinator_address": f"localhost:{port}", "num_processes": processes}

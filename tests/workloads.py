@@ -26,6 +26,11 @@ TINY = {
 }
 
 
+def xla_flags(devices: int) -> str:
+    """For so many virtual CPU devices, and programs that are quickly compiled."""
+    return f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+
+
 def tiny_config(**settings) -> Config:
     """Settings of the tiny network on the bundled sample, resolved."""
     return Config(**{**TINY, **settings}).resolved(28, 0)
