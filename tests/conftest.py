@@ -1,6 +1,6 @@
 """Two virtual CPU devices for every test, and the fast allocator, as the entry points have it.
 
-XLA optimizes nothing: compiling is most of what the tests wait for, and a tiny network runs in no time anyway.
+XLA optimizes little: compiling is most of what the tests wait for, and a tiny network is fast enough anyway.
 """
 
 import os

@@ -163,7 +163,7 @@ def test_refusals_come_before_any_work(tmp_path, settings, message):
 
 def test_stop_at_error_ends_a_run_and_without_it_the_run_goes_on(tmp_path, capsys):
     workdir = tmp_path / "run"
-    settings = {"epochs": 3, "stop_at_error": 99.5, "placement": "fixed", "max_shift": 1}
+    settings = {"epochs": 2, "stop_at_error": 99.5, "placement": "fixed", "max_shift": 1}
 
     def train(**changed):
         runs.train(config.Config(**{**workloads.TINY, **settings, **changed}), workdir)
@@ -172,9 +172,9 @@ def test_stop_at_error_ends_a_run_and_without_it_the_run_goes_on(tmp_path, capsy
     assert "after 80 steps" in train()
     result = json.loads((workdir / "results.json").read_text())["sample"]
     assert result["step"] == 80 and result["stop_at_error"] == 99.5
-    assert "is finished: 3 epochs, or an error of at most 99.5 %" in train()
+    assert "is finished: 2 epochs, or an error of at most 99.5 %" in train()
     printed = train(stop_at_error=0.0)
-    assert "Continuing from step 80 to 240" in printed and "after 240 steps" in printed
+    assert "Continuing from step 80 to 160" in printed and "after 160 steps" in printed
     assert "stop_at_error" not in json.loads((workdir / "results.json").read_text())["sample"]
 
 

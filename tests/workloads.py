@@ -28,7 +28,7 @@ TINY = {
 
 def xla_flags(devices: int) -> str:
     """For so many virtual CPU devices, and programs that are quickly compiled."""
-    return f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    return f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1"
 
 
 def tiny_config(**settings) -> Config:
