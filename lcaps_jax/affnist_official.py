@@ -10,6 +10,17 @@ SOURCE = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed/test_batche
 _ARCHIVE = "test_batches.zip"
 
 
+_BATCHES = range(1, 33)
+
+
+def _batches(folder: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Files by number: not those of other parts of affNIST, nor ``test.mat``, which has the same images again."""
+    places = (folder, folder / _ARCHIVE.removesuffix(".zip"))
+    found = {number: [place / f"{number}.mat" for place in places] for number in _BATCHES}
+    there = {number: [path for path in paths if path.exists()] for number, paths in found.items()}
+    return {number: paths[0] for number, paths in there.items() if paths}
+
+
 class AffnistOfficial(tfds.core.GeneratorBasedBuilder):
     """Test digits of MNIST under 32 random affine transformations each (Tieleman 2013), 40x40."""
 
@@ -17,12 +28,12 @@ class AffnistOfficial(tfds.core.GeneratorBasedBuilder):
 
     @property
     def manual_folder(self) -> pathlib.Path:
-        """Where a user may put the archive, or the batches 1.mat to 32.mat of it."""
+        """Where a user may put the archive, the folder in it, or the batches 1.mat to 32.mat of that."""
         return pathlib.Path(self.data_dir).parents[1] / "downloads" / "manual" / self.name
 
     def has_files(self) -> bool:
         """Whether there are any."""
-        return (self.manual_folder / _ARCHIVE).exists() or any(self.manual_folder.rglob("*.mat"))
+        return (self.manual_folder / _ARCHIVE).exists() or any(_batches(self.manual_folder))
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
@@ -46,7 +57,10 @@ class AffnistOfficial(tfds.core.GeneratorBasedBuilder):
         return {"test": self._generate_examples(pathlib.Path(folder))}
 
     def _generate_examples(self, folder: pathlib.Path):
-        for path in sorted(folder.rglob("*.mat")):
+        batches = _batches(folder)
+        if missing := [f"{number}.mat" for number in _BATCHES if number not in batches]:
+            raise ValueError(f"{folder}: {', '.join(missing)} of the {len(_BATCHES)} test batches are missing.")
+        for path in batches.values():
             batch = io.loadmat(path)["affNISTdata"][0, 0]
             # Pixels of an image are a column, the canvas row by row.
             images = batch["image"].T.reshape(-1, 40, 40, 1).astype(np.uint8)

@@ -87,6 +87,8 @@ class Checkpoints:
     def restore(self, target, kind: str = LAST):
         """Restores the newest readable checkpoint; unless read-only, newer ones are set aside, to be written anew.
 
+        With those of the last state go those of the best, which training writes anew as well.
+
         Args:
           target: pytree of arrays whose shapes, types and placement on devices the result is to have.
           kind: ``LAST`` or ``BEST``.
@@ -114,7 +116,8 @@ class Checkpoints:
                     f"Could not read the newest checkpoint ({'; '.join(failures)}); using that of step {step}."
                 )
                 if not self._read_only:
-                    self._set_aside([newer for newer in self.steps(kind) if newer > step], kind)
+                    for each in (LAST, BEST) if kind == LAST else (kind,):
+                        self._set_aside([newer for newer in self.steps(each) if newer > step], each)
             return parallel.to_local(tree), step
         if failures:
             raise CheckpointError(f"No checkpoint in {self._folder / kind} can be read: {'; '.join(failures)}.")
@@ -140,6 +143,8 @@ class Checkpoints:
 
     def _set_aside(self, steps: list[int], kind: str) -> None:
         """Moves checkpoints to ``checkpoints/damaged``: kept, as what stopped their reading may pass."""
+        if not steps:
+            return
         if parallel.is_main():
             folder = self._folder / _DAMAGED
             folder.mkdir(exist_ok=True)

@@ -210,18 +210,18 @@ class Config:
             settings["eval_datasets"] = tuple(settings["eval_datasets"])
         return cls(**settings)
 
-    def check_continues(self, earlier: "Config") -> None:
-        """Raises ConfigError unless a run begun with ``earlier`` can go on with these settings."""
+    def check_continues(self, earlier: "Config", workdir: pathlib.Path) -> None:
+        """Raises ConfigError unless the run in ``workdir``, begun with ``earlier``, can go on with these settings."""
         for field in dataclasses.fields(self):
             before, now = getattr(earlier, field.name), getattr(self, field.name)
             if not field.metadata["may_change"] and before != now:
                 raise ConfigError(
-                    f"--{field.name}={now}: the run in this folder was begun with {field.name}={before}, and to change "
+                    f"--{field.name}={now}: the run in {workdir} was begun with {field.name}={before}, and to change "
                     f"it would change what is computed. Keep {before}, or give another --workdir."
                 )
         if self.epochs < earlier.epochs:
             raise ConfigError(
-                f"--epochs={self.epochs}: the run in this folder is set to {earlier.epochs} epochs; they can only grow."
+                f"--epochs={self.epochs}: the run in {workdir} is set to {earlier.epochs} epochs; they can only grow."
             )
 
 

@@ -82,6 +82,15 @@ class Split:
         return Split(self.images[index], self.labels[index])
 
 
+class OfficialAffnist(Split):
+    """Tieleman's images, 32 of each test digit of MNIST."""
+
+    @property
+    def about(self) -> dict:
+        """What results on these images say of them."""
+        return {"images": "Tieleman's affNIST", "variants": 32}
+
+
 @dataclasses.dataclass(frozen=True)
 class Affnist:
     """affNIST, drawn from digits by its rules; generated part by part, so that any number of variants fits in memory.
@@ -249,7 +258,8 @@ def load_test(
     from lcaps_jax import affnist_official  # registers the set; imports TensorFlow
 
     builder = _prepared_builder(name, data_dir, source=affnist_official.SOURCE)
-    return _read_part(builder, "test", image_size)
+    split = _read_part(builder, "test", image_size)
+    return OfficialAffnist(split.images, split.labels)
 
 
 def check_split(split: TestSet, classes: int, what: str) -> None:
@@ -471,7 +481,9 @@ def _load_folder(folder: str | None, image_size: int | None, class_names: Sequen
 def _read_classes(classes: dict[str, list[pathlib.Path]], names: Sequence[str], channels: int, size: int) -> Split:
     images = [fit_size(folders.read(file, channels)[None], size)[0] for files in classes.values() for file in files]
     labels = [names.index(name) for name, files in classes.items() for _ in files]
-    return Split(np.stack(images), np.array(labels, np.int32))
+    # Mixed, always alike: whoever takes the first images, or does not shuffle, is to meet every class.
+    order = np.random.default_rng(0).permutation(len(labels))
+    return Split(np.stack(images)[order], np.array(labels, np.int32)[order])
 
 
 def _prepare(builder, name: str, tfds, source: str | None) -> None:

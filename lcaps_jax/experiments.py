@@ -7,7 +7,7 @@ trained again, and what was interrupted goes on. ``--notrain`` shows what there 
 with small networks, in minutes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import json
@@ -50,6 +50,7 @@ class Cell:
       flagfile: in ``configs/``, without its ending.
       paper: test error, percent; None where the paper has no such cell.
       seeds: to train.
+      quick: whether ``--quick`` trains it too; not where it differs from others in K or in the data alone.
     """
 
     row: str
@@ -57,6 +58,7 @@ class Cell:
     flagfile: str
     paper: float | None
     seeds: int = 1
+    quick: bool = True
 
     @property
     def test_set(self) -> str:
@@ -80,6 +82,11 @@ CELLS = (
     Cell("CNN, a quarter of the channels", "affNIST", "affnist_cnn64", None),
     Cell("CNN, a quarter of the channels", "MNIST", "mnist_cnn64", None),
     Cell("CNN", "MNIST", "mnist_cnn", 0.39),
+    Cell("CNN", "affNIST", "affnist_cnn", 34.0, quick=False),
+    Cell("L-CapsNet 15x15, K=50", "MNIST", "mnist_15x15_k50", 0.69, quick=False),
+    Cell("L-CapsNet 15x15, K=100", "MNIST", "mnist_15x15_k100", 0.79, quick=False),
+    Cell("L-CapsNet 9x9, K=50", "affNIST", "affnist_9x9_k50", 13.0, quick=False),
+    Cell("L-CapsNet 9x9, K=100", "affNIST", "affnist_9x9_k100", 13.2, quick=False),
 )
 
 
@@ -113,10 +120,20 @@ class Plan:
         """Of a run."""
         return self.workdir / (cell.flagfile + (f"_seed{seed}" if seed else ""))
 
+    def cells(self) -> list[Cell]:
+        """Of Table 2, in the order of training."""
+        return [cell for cell in CELLS if cell.quick or not self.quick]
+
     def finish(self, config: Config, folder: pathlib.Path) -> bool:
-        """Trains a run to its end where that is wanted and not done yet: whether it is done."""
+        """Trains a run to its end where that is wanted and not done yet: whether it is done.
+
+        One that diverges does so again however often it is started, and is left out for the others' sake.
+        """
         if self.train:
-            runs.train(config, folder)
+            try:
+                runs.train(config, folder)
+            except training.DivergenceError as error:
+                print(f"{folder}: {error} Its cell stays empty.", flush=True)
         return runs.is_finished(config, folder)
 
     def run(self, cell: Cell) -> list[pathlib.Path]:
@@ -178,9 +195,10 @@ def _seconds_a_step(config: Config) -> float:
 def table2(plan: Plan) -> None:
     """Trains every cell of Table 2 and prints errors beside the paper's."""
     rows = []
-    for place, cell in enumerate(CELLS):
+    cells = plan.cells()
+    for place, cell in enumerate(cells):
         if plan.train:
-            _say_what_is_left(plan, CELLS[place:])
+            _say_what_is_left(plan, cells[place:])
         rows.append(table2_row(plan.settings(cell, seed=0), cell, plan.run(cell)))
     _write_table(plan, "table2", rows)
 
@@ -193,7 +211,10 @@ def _say_what_is_left(plan: Plan, cells: Sequence[Cell]) -> None:
 
 
 def table2_row(config: Config, cell: Cell, folders: Sequence[pathlib.Path]) -> dict:
-    """A line of Table 2 from the finished runs of a cell, with these settings: errors of the last epoch."""
+    """A line of Table 2 from the finished runs of a cell, with these settings: errors of the last epoch.
+
+    Each seed has its own interval: all are tested on the same images, so that pooled they would promise too much.
+    """
     row = {
         "network": cell.row,
         "test set": cell.column,
@@ -208,17 +229,18 @@ def table2_row(config: Config, cell: Cell, folders: Sequence[pathlib.Path]) -> d
     if not folders:
         return row
     results = [runs.read_results(folder)[cell.test_set] for folder in folders]
-    errors = sum(round(result["error"] * result["count"] / 100) for result in results)
-    count = sum(result["count"] for result in results)
-    low, high = metrics.wilson_interval(errors, count)
     logs = [metrics.read_metrics(folder) for folder in folders]
     if cell.test_set == data.AFFNIST:
         row["test set"] = f"affNIST ({results[0]['images']}, {results[0]['variants']} each)"
     return row | {
         "error, %": " and ".join(f"{result['error']:.2f}" for result in results),
-        "95 % interval": f"{low:.2f} to {high:.2f}",
+        "95 % interval": " and ".join(_interval(result) for result in results),
         "minutes": " and ".join(f"{_minutes(log):.0f}" for log in logs),
     }
+
+
+def _interval(result: Mapping) -> str:
+    return "{:.2f} to {:.2f}".format(*result["ci95"])
 
 
 def _minutes(log: Sequence[dict]) -> float:
@@ -228,12 +250,16 @@ def _minutes(log: Sequence[dict]) -> float:
 
 
 def table3(plan: Plan) -> None:
-    """Times a training step of L-CapsNet and CapsNet in one process: Table 3."""
-    output = plan.workdir / "table3.json"
-    options = [f"--only={name}" for name in _TABLE3] + [f"--output={output}", "--nopeak_memory"]
-    options += ["--iterations=10"] if plan.quick else ["--iterations=100"]
-    plan.workdir.mkdir(parents=True, exist_ok=True)
-    subprocess.run([sys.executable, "-m", "benchmarks.step_time", *options], cwd=_ROOT, check=True)
+    """Times a training step of L-CapsNet and CapsNet in one process: Table 3. ``step_time.json`` has the raw times."""
+    output = (plan.workdir / "step_time.json").resolve()
+    if plan.train:
+        options = [f"--only={name}" for name in _TABLE3] + [f"--output={output}", "--nopeak_memory"]
+        options += ["--iterations=10"] if plan.quick else ["--iterations=100"]
+        plan.workdir.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.step_time", *options], cwd=_ROOT, check=True)
+    elif not output.exists():
+        print("table3: not timed yet.", flush=True)
+        return
     cases = json.loads(output.read_text())["cases"]
     rows = [
         {
@@ -332,28 +358,41 @@ def errors_by_transformation(plan: Plan) -> None:
     _write_table(plan, "robustness", rows)
 
 
-# What is left out or changed, by what the table calls it, in the order of the runs' folders; "k": None keeps every
-# capsule. affNIST's digits lie up to 19 pixels from the middle, those of expanded MNIST up to 6.
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "the whole network": {},
-    "training digits up to 10 pixels from the middle, not 6": {"max_shift": 10},
-    "no ladder: activity is the length of the pose": {"activity": models.LENGTH},
-    "no pruning: K = n": {"k": None},
-    "random capsules kept": {"selection": models.RANDOM},
-    "training digits placed once, not anew": {"placement": configs.FIXED},
-    "CapsNet: routing, r=3, for pruning and ladder": {"model": configs.CAPSNET},
-    "CapsNet, training digits up to 10 pixels from the middle": {"model": configs.CAPSNET, "max_shift": 10},
-    "the released graph": {"variant": models.RELEASED},
-    "half the learning rate": {"learning_rate": 1e-3},
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """What is left out or changed of a network trained on expanded MNIST.
+
+    Attributes:
+      row: as printed.
+      changed: settings; ``{"k": None}`` keeps every capsule.
+    """
+
+    row: str
+    changed: dict[str, Any]
+
+
+_ROUTING = {"model": configs.CAPSNET, "decoder": False}
+# By the names of their runs' folders. affNIST's digits lie up to 19 pixels from the middle, expanded MNIST's up to 6.
+ABLATIONS = {
+    "whole": Ablation("the whole network", {}),
+    "shift10": Ablation("training digits up to 10 pixels from the middle, not 6", {"max_shift": 10}),
+    "capsnet": Ablation("routing (r=3, no decoder) for pruning and ladder", _ROUTING),
+    "capsnet_shift10": Ablation("routing, and training digits up to 10 pixels", _ROUTING | {"max_shift": 10}),
+    "no_ladder": Ablation("no ladder: activity is the length of the pose", {"activity": models.LENGTH}),
+    "no_pruning": Ablation("no pruning: K = n", {"k": None}),
+    "random": Ablation("random capsules kept", {"selection": models.RANDOM}),
+    "placed_once": Ablation("training digits placed once, not anew", {"placement": configs.FIXED}),
+    "released": Ablation("the released graph's choices, but shuffled", {"variant": models.RELEASED, "shuffle": True}),
+    "half_rate": Ablation("half the learning rate", {"learning_rate": 1e-3}),
 }
 
 
 def ablated(base: Config) -> dict[str, Config]:
-    """The settings of each ablation of a network on expanded MNIST, by its name in the table."""
+    """The settings of each ablation of a network on expanded MNIST, by its name."""
     every = runs.geometry_of(base, data.EXPANDED_SIZE).capsules
     settings = {}
-    for name, changed in ABLATIONS.items():
-        filled: dict[str, Any] = {key: every if value is None else value for key, value in changed.items()}
+    for name, ablation in ABLATIONS.items():
+        filled: dict[str, Any] = {key: every if value is None else value for key, value in ablation.changed.items()}
         settings[name] = dataclasses.replace(base, **filled)
     return settings
 
@@ -361,14 +400,13 @@ def ablated(base: Config) -> dict[str, Config]:
 def ablations(plan: Plan) -> None:
     """Trains a narrow network on expanded MNIST with one thing left out at a time; their errors on affNIST."""
     rows = []
-    for number, (name, config) in enumerate(ablated(plan.settings_of("ablation", seed=0)).items()):
-        folder = plan.workdir / f"ablation{number}"
+    for name, config in ablated(plan.settings_of("ablation", seed=0)).items():
+        folder = plan.workdir / f"ablation_{name}"
         results = runs.read_results(folder) if plan.finish(config, folder) else {}
-        rows.append({"network": name, "parameters": _parameters(config), "epochs": config.epochs})
+        rows.append({"network": ABLATIONS[name].row, "parameters": _parameters(config), "epochs": config.epochs})
         for test in (data.EXPANDED_MNIST, data.AFFNIST):
             column = f"{test}, % (95 % interval)"
-            low, high = results[test]["ci95"] if results else (0, 0)
-            rows[-1][column] = f"{results[test]['error']:.2f} ({low:.2f} to {high:.2f})" if results else ""
+            rows[-1][column] = f"{results[test]['error']:.2f} ({_interval(results[test])})" if results else ""
     _write_table(plan, "ablations", rows)
 
 

@@ -14,11 +14,11 @@ from lcaps_jax.config import PARTIAL
 METRICS_FILE = "metrics.jsonl"
 
 
-def wilson_interval(errors: int, count: int, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(errors: float, count: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of an error rate, in percent (Wilson, 1927).
 
     Args:
-      errors: wrong among ``count``, at least 1.
+      errors: wrong among ``count``, at least 1; means over repetitions need not be whole.
       level: probability to cover the true rate.
 
     Returns:

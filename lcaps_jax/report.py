@@ -116,7 +116,7 @@ def _error(result: Mapping) -> str:
     if "images" in result:
         text += f", {result['images']}"
     if "stop_at_error" in result:
-        text += f", stopped at {result['stop_at_error']} %"
+        text += f", with --stop_at_error={result['stop_at_error']:g}"
     return text
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import math
 import pathlib
 import subprocess
 
@@ -109,7 +110,6 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
     if (workdir / CONFIG_FILE).exists():
         earlier, _ = read_config(workdir)
         config = config.with_defaults_of(earlier)
-        config.check_continues(earlier)
         if is_finished(config, workdir):
             parallel.say(f"{workdir} is finished: {_end_of(config)}")
             return
@@ -170,13 +170,22 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def is_finished(config: Config, workdir: pathlib.Path) -> bool:
-    """Whether a run with these settings has all its epochs, and their evaluation, behind it."""
+    """Whether a run with these settings has all its epochs, and their evaluation, behind it.
+
+    Raises:
+      ConfigError: where the run in the folder is one with other settings.
+    """
     if not (workdir / CONFIG_FILE).exists():
         return False
     earlier, about = read_config(workdir)
     config = config.with_defaults_of(earlier)
+    config.check_continues(earlier, workdir)
     last = max(Checkpoints(workdir, read_only=True).steps(), default=None)
-    results = {name: result for name, result in read_results(workdir).items() if result["step"] == last}
+    results = {
+        name: result
+        for name, result in read_results(workdir).items()
+        if result["step"] == last and result.get("variants", math.inf) >= config.affnist_variants
+    }
     if not set(config.eval_datasets) <= set(results):
         return False
     good_enough = config.stop_at_error and results[config.dataset]["error"] <= config.stop_at_error
@@ -275,7 +284,9 @@ def evaluate_run(
     _check_fits(list(splits.values()))
     eval_steps = training.make_eval_steps(run.model)
     evaluations = {
-        name: training.evaluate(eval_steps, run.params, training.on_devices(split), batch_size)
+        name: training.evaluate(
+            eval_steps, run.params, training.on_devices(split), batch_size, split.about.get("variants", 1)
+        )
         for name, split in splits.items()
     }
     if parallel.is_main():

@@ -259,6 +259,7 @@ class Evaluation:
       kept: ``[n]`` share of the images for which each is kept; None without pruning.
       predicted: ``[N]`` classes.
       margin: ``[N]`` activity of the predicted class less that of the true one.
+      variants: so many images are of the same digit, and say less than as many digits would: intervals count digits.
     """
 
     count: int
@@ -268,6 +269,7 @@ class Evaluation:
     kept: np.ndarray | None
     predicted: np.ndarray
     margin: np.ndarray
+    variants: int = 1
 
     @property
     def errors(self) -> int:
@@ -281,11 +283,18 @@ class Evaluation:
 
     def result(self, step: int) -> dict:
         """The entry of ``results.json``."""
-        interval = [round(bound, 4) for bound in wilson_interval(self.errors, self.count)]
+        counted = self.errors / self.variants, self.count / self.variants
+        interval = [round(bound, 4) for bound in wilson_interval(*counted)]
         return {"error": round(self.error, 4), "count": self.count, "ci95": interval, "step": step}
 
 
-def evaluate(eval_steps: Callable, params, parts: Iterable[tuple[jax.Array, jax.Array]], batch_size: int) -> Evaluation:
+def evaluate(
+    eval_steps: Callable,
+    params,
+    parts: Iterable[tuple[jax.Array, jax.Array]],
+    batch_size: int,
+    variants: int = 1,
+) -> Evaluation:
     """Evaluates every image of a set exactly once; the last batch of a part is padded and masked.
 
     Args:
@@ -293,6 +302,7 @@ def evaluate(eval_steps: Callable, params, parts: Iterable[tuple[jax.Array, jax.
       params: of the network.
       parts: images and labels, replicated; see ``on_devices``.
       batch_size: over all devices.
+      variants: see Evaluation.
 
     Returns:
       Evaluation.
@@ -508,7 +518,8 @@ def fit(
         """Evaluates every set after an epoch, and keeps the parameters where they are the best so far."""
         nonlocal best_error
         for name, split in eval_sets.items():
-            evaluation = evaluate(eval_steps, state.params, split, config.batch_size)
+            variants = tests[name].about.get("variants", 1) if name in tests else 1
+            evaluation = evaluate(eval_steps, state.params, split, config.batch_size, variants)
             if (step, name) not in evaluated:  # a run killed after this line continues behind it
                 figures = {"loss": evaluation.loss, "error": evaluation.error, "seconds": time.monotonic() - clock}
                 log.write(name, step, step / epoch_steps, figures)

@@ -141,7 +141,7 @@ def test_streamed_evaluation_is_that_of_the_whole():
     np.testing.assert_allclose(one.margin, other.margin, atol=1e-6)
 
 
-def _write_official(folder, count=5, seed=0):
+def _official(count, seed):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, 40, 40)).astype(np.uint8)
     labels = rng.integers(0, 10, (1, count)).astype(np.uint8)
@@ -151,21 +151,33 @@ def _write_official(folder, count=5, seed=0):
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_the_official_files_are_read(tmp_path, zipped):
-    made = [_write_official(tmp_path, seed=i) for i in range(2)]
+    made = [_official(count=2, seed=i) for i in range(32)]
     manual = tmp_path / "downloads" / "manual" / "affnist_official"
     manual.mkdir(parents=True)
     for i, (_, _, content) in enumerate(made, start=1):
         io.savemat(manual / f"{i}.mat", {"affNISTdata": content})
+    (manual / "training_batches").mkdir()
+    for name in ("test.mat", "training_batches/1.mat"):  # no test digits, and test digits again
+        io.savemat(manual / name, {"affNISTdata": made[0][2]})
     if zipped:
         with zipfile.ZipFile(manual / "test_batches.zip", "w") as archive:
-            for path in sorted(manual.glob("*.mat")):
+            for path in sorted(manual.glob("[0-9]*.mat")):
                 archive.write(path, f"test_batches/{path.name}")
                 path.unlink()
     split = data.load_test("affnist_official", str(tmp_path), 40)
     images, labels = (np.concatenate([part[i] for part in made]) for i in range(2))
-    assert split.images.shape == (10, 40, 40, 1)
+    assert split.images.shape == (64, 40, 40, 1) and split.about["variants"] == 32
     expected = {(image.tobytes(), int(label)) for image, label in zip(images, labels)}
     assert {(image.tobytes(), int(label)) for image, label in zip(split.images, split.labels)} == expected
+
+
+def test_official_batches_that_are_missing_are_named(tmp_path):
+    manual = tmp_path / "downloads" / "manual" / "affnist_official"
+    manual.mkdir(parents=True)
+    for number in range(1, 32):
+        (manual / f"{number}.mat").touch()
+    with pytest.raises(DataError, match=r"32\.mat of the 32 test batches are missing"):
+        data.load_test("affnist_official", str(tmp_path), 40)
 
 
 def test_affnist_is_for_tests_and_of_one_size(tmp_path):

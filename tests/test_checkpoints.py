@@ -56,6 +56,23 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     assert step == 3 and float(tree["x"][0]) == 30
 
 
+def test_with_a_damaged_state_goes_the_best_that_came_after_the_one_before(tmp_path):
+    """Training from there finds that best again, and has to be able to save it."""
+    _saved(tmp_path)
+    tree = {"x": jnp.zeros(1000)}
+    store = Checkpoints(tmp_path)
+    store.save(3, tree, checkpoints.BEST)
+    store.close()
+    for path in (tmp_path / "checkpoints" / "last" / "3").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    store = Checkpoints(tmp_path)
+    assert store.restore(tree)[1] == 2 and store.steps(checkpoints.BEST) == []
+    store.save(3, tree, checkpoints.BEST)
+    store.close()
+    assert len(list((tmp_path / "checkpoints" / "damaged").iterdir())) == 2
+
+
 def test_a_step_that_stands_already_is_not_passed_over_in_silence(tmp_path):
     _saved(tmp_path)
     with pytest.raises(checkpoints.CheckpointError, match="Step 3 was not saved"):

@@ -81,7 +81,7 @@ def test_k_too_large_for_the_data_s_own_size_is_refused():
 
 
 def test_what_may_change_when_a_run_goes_on():
-    earlier = workloads.tiny_config()
+    earlier, folder = workloads.tiny_config(), pathlib.Path("runs/mine")
     for changes in (
         {"epochs": 3},
         {"log_every": 5},
@@ -89,12 +89,14 @@ def test_what_may_change_when_a_run_goes_on():
         {"eval_datasets": ("mnist",)},
         {"data_dir": "d"},
     ):
-        dataclasses.replace(earlier, **changes).check_continues(earlier)
+        dataclasses.replace(earlier, **changes).check_continues(earlier, folder)
     for name, value in (("k", 6), ("seed", 1), ("learning_rate", 0.1), ("dataset", "mnist"), ("precision", "bfloat16")):
-        with pytest.raises(ConfigError, match=rf"--{name}={value}.*{name}={getattr(earlier, name)}.*--workdir"):
-            dataclasses.replace(earlier, **{name: value}).check_continues(earlier)
+        with pytest.raises(
+            ConfigError, match=rf"--{name}={value}: the run in runs/mine .*{name}={getattr(earlier, name)}.*--workdir"
+        ):
+            dataclasses.replace(earlier, **{name: value}).check_continues(earlier, folder)
     with pytest.raises(ConfigError, match=r"--epochs=1: .*2 epochs.*only grow"):
-        dataclasses.replace(earlier, epochs=1).check_continues(earlier)
+        dataclasses.replace(earlier, epochs=1).check_continues(earlier, folder)
 
 
 def test_open_settings_follow_the_run_that_goes_on():

@@ -25,6 +25,8 @@ def test_every_cell_has_settings_of_its_own_and_a_set_to_be_judged_on(tmp_path):
         quick = dataclasses.replace(plan, quick=True).settings(cell, seed=1)
         quick.resolved(40 if cell.column == "affNIST" else 28, 0)
         assert quick.epochs == 1 and quick.seed == 1
+    assert len({(cell.row, cell.column) for cell in CELLS}) == len(CELLS)
+    assert len(dataclasses.replace(plan, quick=True).cells()) == 14 and plan.cells() == list(CELLS)
     assert len(plan.unfinished(CELLS)) == sum(cell.seeds for cell in CELLS)
     assert plan.folder(CELLS[0], 1) != plan.folder(CELLS[0], 0)
 
@@ -53,8 +55,8 @@ def test_a_row_of_table_2_is_what_the_runs_say(tiny_run, tmp_path):
     settings, _ = config.read_config(workdir)
     row = experiments.table2_row(settings, cell, [workdir, workdir])
     assert row["error, %"] == f"{result['error']:.2f} and {result['error']:.2f}"
-    low, high = (float(bound) for bound in row["95 % interval"].split(" to "))
-    assert result["ci95"][0] < low < result["error"] < high < result["ci95"][1]  # of twice as many images
+    interval = "{:.2f} to {:.2f}".format(*result["ci95"])
+    assert row["95 % interval"] == f"{interval} and {interval}"  # the images are the same: pooled they say no more
     assert row["seeds"] == 2 and row["paper, %"] == "0.5" and row["epochs"] == 2
     model = runs.load_run(workdir)
     empty = experiments.table2_row(settings, cell, [])
@@ -62,28 +64,80 @@ def test_a_row_of_table_2_is_what_the_runs_say(tiny_run, tmp_path):
     assert row["parameters"] == f"{sum(x.size for x in jax.tree.leaves(model.params)) / 1e6:.1f} M"
 
 
+def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch, capsys):
+    for name in ("mnist_9x9_k50", "mnist_9x9_k70"):
+        shutil.copytree(tiny_run[0], tmp_path / name)
+        results = runs.read_results(tmp_path / name)
+        (tmp_path / name / "results.json").write_text(json.dumps({**results, "mnist": results["sample"]}))
+    settings = config.Config(**workloads.TINY)
+    monkeypatch.setattr(Plan, "settings_of", lambda self, flagfile, seed: dataclasses.replace(settings, seed=seed))
+    monkeypatch.setattr(experiments, "_zeros", lambda plan: workloads.random_split(20).images)
+    plan = Plan(tmp_path, quick=False, data_dir=None, train=False)
+    experiments.run(["table2", "table3", "figure1", "figure4"], plan)
+    printed = capsys.readouterr().out
+    for missing in ("table3: not timed", "figure1: without mnist_capsnet", "figure4: without mnist_9x9_k100"):
+        assert missing in printed
+    assert (tmp_path / "figures" / "figure4.png").stat().st_size > 5000
+    rows = json.loads((tmp_path / "table2.json").read_text())
+    assert len(rows) == len(CELLS) and (tmp_path / "table2.md").read_text() in printed
+    there = [cell.flagfile for cell, row in zip(CELLS, rows) if row["error, %"]]
+    assert there == ["mnist_9x9_k70", "mnist_9x9_k50"]
+    settings = dataclasses.replace(settings, k=6)
+    with pytest.raises(ConfigError, match="--k=6: the run in .*mnist_9x9_k70 was begun with k=5"):
+        experiments.run(["table2"], plan)
+
+
+def test_a_run_that_diverges_leaves_its_cell_empty(tmp_path, monkeypatch, capsys):
+    def diverge(*arguments):
+        raise training.DivergenceError("The loss of step 3 is nan.")
+
+    monkeypatch.setattr(runs, "train", diverge)
+    plan = Plan(tmp_path, quick=True, data_dir=None)
+    assert plan.run(CELLS[1]) == [] and "step 3 is nan. Its cell stays empty." in capsys.readouterr().out
+
+
+def test_more_variants_of_affnist_are_evaluated_anew(tiny_run, tmp_path):
+    workdir = shutil.copytree(tiny_run[0], tmp_path / "run")
+    results = runs.read_results(workdir)
+    (workdir / "results.json").write_text(json.dumps({"sample": {**results["sample"], "variants": 2}}))
+    settings, _ = config.read_config(workdir)
+    assert runs.is_finished(dataclasses.replace(settings, affnist_variants=2), workdir)
+    assert not runs.is_finished(dataclasses.replace(settings, affnist_variants=3), workdir)
+
+
 def test_mean_activity_and_coupling_are_means_over_all_images(tmp_path):
     settings = workloads.tiny_config(model="capsnet")
     model = training.make_model(settings, 10)
     params = training.compute_once(lambda: training.init_params(model, settings, 1))
+    # Far from the start, where all classes are coupled alike.
+    params["routing"] = jax.tree.map(lambda x: 30 * x, params["routing"])
     images = workloads.random_split(130).images
     run = runs.Run(model, params, settings, tuple("0123456789"), 1, 0)
     activity, coupling = experiments.primary_means(run, images, 3)
     output = jax.jit(model.apply)({"params": params}, data.to_unit_range(images))
     np.testing.assert_allclose(activity, output.primary_activity.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(coupling, output.coupling[..., 3].mean(axis=0), atol=1e-5)
-    assert figures.lengths_and_couplings(activity, coupling).axes
+    coupled = np.asarray(output.coupling.mean(axis=0))
+    np.testing.assert_allclose(coupling, coupled[:, 3], atol=1e-5)
+    assert np.abs(coupled[:, 3:4] - np.delete(coupled, 3, axis=1)).max(axis=0).min() > 1e-4
+    drawn = figures.lengths_and_couplings(activity, coupling).axes
+    ranked = np.argsort(-activity, kind="stable")[:100]
+    for axes, values in zip(drawn, (activity, coupling), strict=True):
+        np.testing.assert_allclose([bar.get_height() for bar in axes.patches], values[ranked])
 
 
 def test_each_ablation_changes_one_thing_and_fits_the_images(tmp_path):
     base = Plan(tmp_path, quick=False, data_dir=None).settings_of("ablation", seed=0)
-    settings = list(experiments.ablated(base).values())
-    assert settings[0] == base and len(settings) == 10
-    for name, changed in list(experiments.ablated(base).items())[1:]:
-        before, after = base.to_json(), changed.to_json()
-        assert sum(before[key] != after[key] for key in before) == (2 if name.startswith("CapsNet, ") else 1)
-        changed.resolved(40, 6)
-    assert max(changed.k for changed in settings) == 6 * 6 * 16
+    settings = {name: changed.resolved(40, 6) for name, changed in experiments.ablated(base).items()}
+    whole = settings.pop("whole")
+    assert whole == base.resolved(40, 6)
+    differ = {
+        name: {key for key, value in changed.to_json().items() if value != whole.to_json()[key]}
+        for name, changed in settings.items()
+    }
+    routing = {"model", "decoder"}  # the decoder is of no meaning to the ladder
+    assert differ.pop("capsnet") == routing and differ.pop("capsnet_shift10") == routing | {"max_shift"}
+    assert all(len(keys) == 1 for keys in differ.values()), differ
+    assert settings["no_pruning"].k == 6 * 6 * 16
 
 
 def test_binned_errors_by_hand():

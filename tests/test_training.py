@@ -166,6 +166,8 @@ def test_evaluation_counts_every_image_once_whatever_the_batch():
         np.testing.assert_allclose(evaluation.margin, output.activity.max(1) - right, atol=1e-6)
         assert evaluation.errors == np.sum(evaluation.predicted != split.labels)
         assert evaluation.result(step=7)["count"] == 47
+    lower, upper = dataclasses.replace(evaluation, variants=4).result(step=7)["ci95"]  # as of a fourth of the images
+    assert upper - lower > 1.5 * np.diff(evaluation.result(step=7)["ci95"])[0]
 
 
 def test_calls_cover_every_step_once_and_borders_do_not_depend_on_the_start():
