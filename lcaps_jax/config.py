@@ -63,8 +63,8 @@ class Config:
     dataset: str = _setting(
         "sample",
         "Training set: 'sample' (10,000 bundled MNIST digits, offline), 'folder' (your image files, as "
-        "DATA_DIR/train/CLASS/FILE and DATA_DIR/test/CLASS/FILE), 'expanded_mnist' (MNIST anywhere on a 40x40 "
-        "canvas), or any image classification set of TensorFlow Datasets, as 'mnist' or 'cifar10'.",
+        "DATA_DIR/train/CLASS/FILE and DATA_DIR/test/CLASS/FILE), 'expanded_mnist' (MNIST on a 40x40 canvas, "
+        "shifted by up to 6 pixels), or any image classification set of TensorFlow Datasets, as 'mnist' or 'cifar10'.",
     )
     data_dir: str | None = _setting(
         None,

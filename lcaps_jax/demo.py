@@ -1,6 +1,6 @@
 """A page in the browser to draw a digit on, to turn, scale, shear and move it, and to see what a network makes of it.
 
-    pip install 'lcaps-jax[demo]'
+    pip install -r requirements/demo.txt
     python -m lcaps_jax.demo                        # the small network of the package
     python -m lcaps_jax.demo --workdir=runs/mine
 
@@ -137,7 +137,7 @@ def main() -> None:
         try:
             blocks = page(run)
         except ImportError:
-            sys.exit("Error: the demo needs Gradio: pip install 'lcaps-jax[demo]', or pip install gradio.")
+            sys.exit("Error: the demo needs Gradio: pip install gradio.")
         blocks.launch(server_name=host.value, server_port=port.value, share=False, max_file_size="1mb", quiet=True)
 
     cli.run(parsed)

@@ -38,6 +38,7 @@ _QUICK: dict[str, Any] = {
 }
 _QUICK_SHARE = 5  # of so many kept capsules quick networks keep one
 _ZERO = 0  # the digit of figures 1 and 4
+_NARROW = {"whole": "narrow L-CapsNet", "capsnet": "narrow CapsNet"}  # ablations beside the networks of Table 2
 _TABLE3 = [f"MNIST 9x9, K={k}" for k in (50, 70, 100)] + [f"MNIST 9x9, CapsNet r={r}" for r in (3, 4, 5)]
 
 
@@ -275,8 +276,24 @@ def table3(plan: Plan) -> None:
 def figure1(plan: Plan) -> None:
     """Mean length and mean coupling coefficient of CapsNet's most active capsules over all training zeros."""
     for folder in _finished(plan, "figure1", ["mnist_capsnet"]).values():
-        means = primary_means(runs.load_run(folder), _zeros(plan), _ZERO)
-        _save(plan, "figure1", figures.lengths_and_couplings(*means))
+        activity, coupling = primary_means(runs.load_run(folder), _zeros(plan), _ZERO)
+        _save(plan, "figure1", figures.lengths_and_couplings(activity, coupling))
+        _write_table(plan, "figure1", _couplings_by_rank(activity, coupling))
+
+
+def _couplings_by_rank(activity: np.ndarray, coupling: np.ndarray) -> list[dict]:
+    """The figure in numbers, and of the capsules that it does not show."""
+    ranked = np.argsort(-activity, kind="stable")
+    edges = [*(edge for edge in (0, 50, 100, 300, 600) if edge < len(ranked)), len(ranked)]
+    return [
+        {
+            "capsules, by mean length": f"{low + 1} to {high}",
+            "mean length": f"{activity[ranked[low:high]].mean():.2f}",
+            "median coupling": f"{np.median(coupling[ranked[low:high]]):.3f}",
+            "largest coupling": f"{coupling[ranked[low:high]].max():.3f}",
+        }
+        for low, high in zip(edges, edges[1:])
+    ]
 
 
 def figure4(plan: Plan) -> None:
@@ -325,6 +342,11 @@ def errors_by_transformation(plan: Plan) -> None:
     """Where the errors on affNIST lie, by what was done to the digit, for the networks trained on expanded MNIST."""
     folders = _finished(plan, "robustness", ["affnist_15x15_k70", "affnist_capsnet", "affnist_cnn64"])
     networks = {cell_of(name).row: folder for name, folder in folders.items()}
+    # Of the ablations those that compare the layers with routing; they are not trained for this.
+    for name, config in ablated(plan.settings_of("ablation", seed=0)).items():
+        folder = plan.workdir / f"ablation_{name}"
+        if name in _NARROW and runs.is_finished(config, folder):
+            networks[_NARROW[name]] = folder
     if not networks:
         return
     split = cast(data.Affnist, data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS))

@@ -121,6 +121,9 @@ def test_mean_activity_and_coupling_are_means_over_all_images(tmp_path):
     assert np.abs(coupled[:, 3:4] - np.delete(coupled, 3, axis=1)).max(axis=0).min() > 1e-4
     drawn = figures.lengths_and_couplings(activity, coupling).axes
     ranked = np.argsort(-activity, kind="stable")[:100]
+    first, rest = experiments._couplings_by_rank(activity, coupling)
+    assert first["capsules, by mean length"] == "1 to 50" and rest["capsules, by mean length"] == "51 to 72"
+    assert first["largest coupling"] == f"{coupling[ranked[:50]].max():.3f}"
     for axes, values in zip(drawn, (activity, coupling), strict=True):
         np.testing.assert_allclose([bar.get_height() for bar in axes.patches], values[ranked])
 
