@@ -10,6 +10,7 @@ with small networks, in minutes.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 import subprocess
@@ -292,7 +293,7 @@ def _couplings_by_rank(activity: np.ndarray, coupling: np.ndarray) -> list[dict]
             "median coupling": f"{np.median(coupling[ranked[low:high]]):.3f}",
             "largest coupling": f"{coupling[ranked[low:high]].max():.3f}",
         }
-        for low, high in zip(edges, edges[1:])
+        for low, high in itertools.pairwise(edges)
     ]
 
 
