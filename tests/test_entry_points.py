@@ -182,7 +182,7 @@ def test_settings_that_would_change_the_mathematics_are_refused(tiny_run):
     workdir, _ = tiny_run
     done = workloads.train(workdir, check=False, k=6)
     assert done.returncode == 1
-    assert "--k=6: the run in this folder was begun with k=5" in done.stderr
+    assert f"--k=6: the run in {workdir} was begun with k=5" in done.stderr
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
