@@ -138,6 +138,7 @@ def main() -> None:
             blocks = page(run)
         except ImportError:
             sys.exit("Error: the demo needs Gradio: pip install gradio.")
+        print(f"The page is at http://{host.value}:{port.value}; Ctrl+C ends it.", flush=True)
         blocks.launch(server_name=host.value, server_port=port.value, share=False, max_file_size="1mb", quiet=True)
 
     cli.run(parsed)

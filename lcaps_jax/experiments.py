@@ -512,13 +512,16 @@ def run(names: Sequence[str], plan: Plan) -> None:
 
 def main() -> None:
     """The command line."""
-    workdir = flags.DEFINE_string("workdir", "runs/paper", "Folder of the experiments; each run has its own in it.")
+    workdir = flags.DEFINE_string(
+        "workdir", None, "Folder of the experiments; each run has its own in it. Default: runs/paper, --quick: runs/quick."
+    )
     quick = flags.DEFINE_boolean("quick", False, "Small networks, an epoch each: minutes, and figures that say little.")
     train = flags.DEFINE_boolean("train", True, "Train what has not been; --notrain shows what there is.")
     data_dir = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets; default: their own.")
 
     def parsed(argv):
-        run(argv[1:], Plan(pathlib.Path(workdir.value), quick.value, data_dir.value, train.value))
+        folder = workdir.value or ("runs/quick" if quick.value else "runs/paper")
+        run(argv[1:], Plan(pathlib.Path(folder), quick.value, data_dir.value, train.value))
 
     cli.run(parsed, positional=True)
 

@@ -3,6 +3,7 @@
 A file holds half-precision parameters by name, and as JSON the settings, class names and errors of their run.
 """
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -51,9 +52,9 @@ def load_pretrained(path: str | pathlib.Path = MNIST_SMALL) -> Run:
 
 
 def save(run: Run, path: str | pathlib.Path) -> None:
-    """Writes a network to one file, its parameters in half precision."""
+    """Writes a network to one file, its parameters in half precision, and no path of this machine."""
     about = {
-        "settings": run.config.to_json(),
+        "settings": dataclasses.replace(run.config, data_dir=None).to_json(),
         "class_names": run.class_names,
         "channels": run.channels,
         "step": run.step,
