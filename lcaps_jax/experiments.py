@@ -513,7 +513,7 @@ def run(names: Sequence[str], plan: Plan) -> None:
 def main() -> None:
     """The command line."""
     workdir = flags.DEFINE_string(
-        "workdir", None, "Folder of the experiments; each run has its own in it. Default: runs/paper, --quick: runs/quick."
+        "workdir", None, "Folder of the experiments and their runs. Default: runs/paper or, for --quick, runs/quick."
     )
     quick = flags.DEFINE_boolean("quick", False, "Small networks, an epoch each: minutes, and figures that say little.")
     train = flags.DEFINE_boolean("train", True, "Train what has not been; --notrain shows what there is.")
