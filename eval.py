@@ -54,7 +54,8 @@ def main(argv):
     if _IMAGES.value:
         for number, classified in enumerate(classify.classify(run, classify.find(_IMAGES.value))):
             parallel.say(classified.line(run.class_names))
-            classify.draw(run, classified, workdir, number)
+            if parallel.is_main():
+                classify.draw(run, classified, workdir, number)
         parallel.say(f"Pictures of them are in {workdir / figures.FOLDER / classify.FOLDER}.")
         return
     names = _EVAL_DATASETS.value or run.config.eval_datasets

@@ -41,12 +41,13 @@ class Classified:
 
 
 def find(pattern: str) -> list[pathlib.Path]:
-    """The files that a pattern names, as ``"photos/*.png"``; ``**`` stands for any folders.
+    """The files that a pattern names, as ``"photos/*.png"``; ``**`` stands for any folders. A file's name is itself.
 
     Raises:
       data.DataError: where there are none.
     """
-    files = sorted(pathlib.Path(name) for name in glob.glob(pattern, recursive=True))
+    names = [pattern] if pathlib.Path(pattern).is_file() else glob.glob(pattern, recursive=True)
+    files = sorted(pathlib.Path(name) for name in names)
     files = [file for file in files if file.is_file()]
     if not files:
         raise data.DataError(f"--images={pattern}: no such file.")

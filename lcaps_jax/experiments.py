@@ -261,7 +261,7 @@ def table3(plan: Plan) -> None:
     output = (plan.workdir / "step_time.json").resolve()
     if plan.train:
         options = [f"--only={name}" for name in _TABLE3] + [f"--output={output}", "--nopeak_memory"]
-        options += ["--iterations=3"] if plan.quick else ["--iterations=100"]
+        options += ["--iterations=10"] if plan.quick else ["--iterations=100"]
         plan.workdir.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, "-m", "benchmarks.step_time", *options], cwd=_ROOT, check=True)
     elif not output.exists():

@@ -43,6 +43,11 @@ def read_metrics(workdir: pathlib.Path) -> list[dict]:
     return lines
 
 
+def rounded(value: float) -> float:
+    """A figure as the log holds it: to six digits."""
+    return float(f"{value:.6g}")
+
+
 class MetricLog:
     """Where the figures of a run go: ``metrics.jsonl``, TensorBoard, and a progress bar or plain lines.
 
@@ -91,8 +96,8 @@ class MetricLog:
         """
         if self._quiet:
             return
-        rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
-        self._file.write(json.dumps({"step": step, "epoch": round(epoch, 4), "split": split, **rounded}) + "\n")
+        logged = {name: rounded(value) for name, value in figures.items()}
+        self._file.write(json.dumps({"step": step, "epoch": round(epoch, 4), "split": split, **logged}) + "\n")
         self._file.flush()
         for name, value in figures.items():
             self._board.add_scalar(f"{split}/{name}", value, step)

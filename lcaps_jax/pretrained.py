@@ -63,4 +63,5 @@ def save(run: Run, path: str | pathlib.Path) -> None:
     params = traverse_util.flatten_dict(run.params, sep="/")
     arrays: Any = {name: np.asarray(value, np.float16) for name, value in params.items()}
     arrays[_ABOUT] = np.array(json.dumps(about))
-    np.savez_compressed(path, **arrays)
+    with open(path, "wb") as file:  # by name NumPy would add an ending
+        np.savez_compressed(file, **arrays)

@@ -188,8 +188,9 @@ def is_finished(config: Config, workdir: pathlib.Path) -> bool:
     }
     if not set(config.eval_datasets) <= set(results):
         return False
+    per_epoch = training.steps_per_epoch(config, about["train_images"])
     good_enough = config.stop_at_error and results[config.dataset]["error"] <= config.stop_at_error
-    return bool(good_enough) or last == config.epochs * training.steps_per_epoch(config, about["train_images"])
+    return bool(good_enough and last % per_epoch == 0) or last == config.epochs * per_epoch
 
 
 def _end_of(config: Config) -> str:

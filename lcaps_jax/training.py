@@ -23,7 +23,7 @@ import optax
 from lcaps_jax import data, parallel
 from lcaps_jax.checkpoints import BEST, LAST, Checkpoints
 from lcaps_jax.config import CAPSNET, CNN, FRESH, Config
-from lcaps_jax.metrics import MetricLog, wilson_interval
+from lcaps_jax.metrics import MetricLog, rounded, wilson_interval
 from lcaps_jax.models import CapsNet, ConvNet, LadderCapsNet, Network, NetworkOutput
 
 # Streams of randomness that all start at the run's seed.
@@ -331,6 +331,7 @@ def evaluate(
         kept=means.kept,
         predicted=np.concatenate(predicted),
         margin=np.concatenate(margin),
+        variants=variants,
     )
 
 
@@ -525,8 +526,8 @@ def fit(
                 log.write(name, step, step / epoch_steps, figures)
             if name != "validation":
                 evaluations[name] = evaluation
-            elif evaluation.error < best_error:
-                best_error = evaluation.error
+            elif rounded(evaluation.error) < best_error and step not in checkpoints.steps(BEST):
+                best_error = rounded(evaluation.error)  # as logged, for a run that goes on compares with the log
                 checkpoints.save(step, state.params, BEST)
             if stop_wanted():
                 return

@@ -154,7 +154,8 @@ def test_evaluation_counts_every_image_once_whatever_the_batch():
     assert clear.sum() > 20
     eval_steps = training.make_eval_steps(model)
     for batch_size in (2, 20, 46, 48, 100):
-        evaluation = training.evaluate(eval_steps, parallel.replicate(params), training.on_devices(split), batch_size)
+        on_devices = training.on_devices(split)
+        evaluation = training.evaluate(eval_steps, parallel.replicate(params), on_devices, batch_size, variants=4)
         np.testing.assert_array_equal(evaluation.predicted[clear], predicted[clear])
         confusion = np.zeros((10, 10), int)
         np.add.at(confusion, (split.labels, evaluation.predicted), 1)
@@ -166,8 +167,9 @@ def test_evaluation_counts_every_image_once_whatever_the_batch():
         np.testing.assert_allclose(evaluation.margin, output.activity.max(1) - right, atol=1e-6)
         assert evaluation.errors == np.sum(evaluation.predicted != split.labels)
         assert evaluation.result(step=7)["count"] == 47
-    lower, upper = dataclasses.replace(evaluation, variants=4).result(step=7)["ci95"]  # as of a fourth of the images
-    assert upper - lower > 1.5 * np.diff(evaluation.result(step=7)["ci95"])[0]
+    single = dataclasses.replace(evaluation, variants=1).result(step=7)["ci95"]
+    lower, upper = evaluation.result(step=7)["ci95"]  # as of a fourth of the images
+    assert upper - lower > 1.5 * np.diff(single)[0]
 
 
 def test_calls_cover_every_step_once_and_borders_do_not_depend_on_the_start():
@@ -232,20 +234,22 @@ def test_more_epochs_continue_a_finished_run_bit_for_bit(tmp_path):
 
 
 def test_best_is_kept_by_validation_error(tmp_path, monkeypatch):
-    """With 12, 3 and 8 of 40 wrong after the three epochs, the second stays."""
-    wrong = iter((12, 3, 8))
+    """With 24, 4 and 16 of 60 wrong after three epochs, the second stays, also in a run that goes on from there."""
+    wrong = iter((24, 4, 4, 16))
 
     def evaluate(*arguments, original=training.evaluate):
         evaluation = original(*arguments)
-        if evaluation.count != 40:
+        if evaluation.count != 60:
             return evaluation
         count = next(wrong)
-        return dataclasses.replace(evaluation, confusion=np.array([[40 - count, count], [0, 0]]))
+        return dataclasses.replace(evaluation, confusion=np.array([[60 - count, count], [0, 0]]))
 
     monkeypatch.setattr(training, "evaluate", evaluate)
-    fitted = _fit(tmp_path, validation=workloads.random_split(40, seed=2), epochs=3)
+    validation = workloads.random_split(60, seed=2)
+    _fit(tmp_path, validation=validation, epochs=2)
+    fitted = _fit(tmp_path, validation=validation, epochs=3)
     lines = [line["error"] for line in metrics.read_metrics(tmp_path) if line["split"] == "validation"]
-    assert lines == [30, 7.5, 20]
+    assert lines == [40, 6.66667, 26.6667]
     store = Checkpoints(tmp_path)
     assert store.steps(BEST) == [10] and store.steps(LAST) == [10, 15]
     best, _ = store.restore(fitted.state.params, BEST)
