@@ -64,7 +64,8 @@ def classify(run: Run, files: Sequence[pathlib.Path]) -> Iterator[Classified]:
         folders.describe(files)
     except folders.FileError as error:
         raise data.DataError(str(error)) from None
-    apply = jax.jit(lambda images: run.model.apply({"params": run.params}, data.to_unit_range(images)))
+    apply = jax.jit(lambda params, images: run.model.apply({"params": params}, data.to_unit_range(images)))
+    params = jax.device_put(run.params)
     for start in range(0, len(files), _BATCH):
         part = files[start : start + _BATCH]
         try:
@@ -73,7 +74,7 @@ def classify(run: Run, files: Sequence[pathlib.Path]) -> Iterator[Classified]:
             raise data.DataError(str(error)) from None
         fitted = np.concatenate([data.fit_size(image[None], run.config.image_size) for image in images])
         padded = np.concatenate([fitted, np.zeros((_BATCH - len(part), *fitted.shape[1:]), np.uint8)])
-        output = jax.device_get(apply(padded))
+        output = jax.device_get(apply(params, padded))
         for i, file in enumerate(part):
             yield Classified(file, fitted[i], jax.tree.map(lambda x, i=i: x[i : i + 1], output))
 

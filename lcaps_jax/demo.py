@@ -21,7 +21,7 @@ import numpy as np
 from lcaps_jax import affnist, cli, data, figures
 from lcaps_jax.config import ConfigError
 from lcaps_jax.data import DataError
-from lcaps_jax.models import LadderCapsNet
+from lcaps_jax.models import AGREEMENT, LadderCapsNet
 from lcaps_jax.pretrained import load_pretrained
 from lcaps_jax.runs import Run, geometry_of, load_run
 
@@ -47,12 +47,14 @@ def explainer(run: Run) -> Callable[..., tuple[dict[str, float], Figure]]:
         raise ConfigError("The demo draws grey images, and this network was trained on coloured ones.")
     ladder = isinstance(run.model, LadderCapsNet)
     sizes = geometry_of(config) if ladder else None
-    options = {"with_regressed": True} if ladder and run.model.activity == "agreement" else {}
+    options = {"with_regressed": True} if ladder and run.model.activity == AGREEMENT else {}
+
+    params = jax.device_put(run.params)
 
     @jax.jit
-    def compute(image, transformation):
+    def compute(params, image, transformation):
         moved = affnist.warp(image[None] / 255, transformation, config.image_size)[..., None]
-        return moved, run.model.apply({"params": run.params}, moved, **options)
+        return moved, run.model.apply({"params": params}, moved, **options)
 
     def explain(picture, rotation, scale, shear, right, down):
         for name, value in zip(LIMITS, (rotation, scale, shear, right, down)):
@@ -66,7 +68,7 @@ def explainer(run: Run) -> Callable[..., tuple[dict[str, float], Figure]]:
             shift=jnp.array([[round(down), round(right)]], jnp.int32),
         )
         image = jnp.asarray(data.centred(picture, config.image_size), jnp.float32)
-        moved, output = jax.device_get(compute(image, transformation))
+        moved, output = jax.device_get(compute(params, image, transformation))
         activities = {name: float(a) for name, a in zip(run.class_names, output.activity[0])}
         shown = np.rint(255 * moved[0]).astype(np.uint8)
         return activities, figures.explained(shown, output, sizes, run.class_names)

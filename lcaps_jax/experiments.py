@@ -329,17 +329,18 @@ def primary_means(run: runs.Run, images: np.ndarray, label: int) -> tuple[np.nda
     """Mean activity of each primary capsule, ``[n]``, and its mean coupling to a class, None without routing."""
 
     @jax.jit
-    def sums(images, weight):
-        output = run.model.apply({"params": run.params}, data.to_unit_range(images))
+    def sums(params, images, weight):
+        output = run.model.apply({"params": params}, data.to_unit_range(images))
         coupling = None if output.coupling is None else weight @ output.coupling[..., label]
         return weight @ output.primary_activity, coupling
 
+    params = jax.device_put(run.params)
     total, size = None, 100
     for start in range(0, len(images), size):
         part = images[start : start + size]
         weight = (np.arange(size) < len(part)).astype(np.float32)
         padded = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), np.uint8)])
-        new = jax.tree.map(lambda x: np.asarray(x, np.float64), sums(padded, weight))
+        new = jax.tree.map(lambda x: np.asarray(x, np.float64), sums(params, padded, weight))
         total = new if total is None else jax.tree.map(np.add, total, new)
     return jax.tree.map(lambda x: x / len(images), total)
 
@@ -461,9 +462,9 @@ def _transformed_digit(digits: data.Split, networks: dict[str, pathlib.Path]):
     results: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     for name, folder in networks.items():
         run = runs.load_run(folder)
-        apply = jax.jit(lambda images, run=run: run.model.apply({"params": run.params}, images))
+        apply = jax.jit(lambda params, images, run=run: run.model.apply({"params": params}, images))
         for sweep, values in sweeps.items():
-            output = apply(affnist.warp(digit, robustness.transformation(sweep, values))[..., None])
+            output = apply(run.params, affnist.warp(digit, robustness.transformation(sweep, values))[..., None])
             pose = None if output.pose is None else np.asarray(output.pose[:, label])
             results.setdefault(name, {})[sweep] = (np.asarray(output.activity[:, label]), pose)
     return label, sweeps, results

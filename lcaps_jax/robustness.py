@@ -51,14 +51,14 @@ def errors(run: Run, split: data.Split) -> Mapping[str, tuple[np.ndarray, np.nda
     images = split.images.astype(np.float32) / 255
 
     @jax.jit
-    def wrong(images):
-        predicted = jnp.argmax(run.model.apply({"params": run.params}, images).activity, axis=-1)
-        return jnp.mean(predicted != split.labels)
+    def share_wrong(params, images, labels):
+        predicted = jnp.argmax(run.model.apply({"params": params}, images).activity, axis=-1)
+        return jnp.mean(predicted != labels)
 
-    return {
-        kind: (
-            amounts,
-            np.array([100 * float(wrong(transform(images, kind, np.full(len(images), a)))) for a in amounts]),
-        )
-        for kind, amounts in _AMOUNTS.items()
-    }
+    params = jax.device_put(run.params)
+
+    def error(kind, amount):
+        moved = transform(images, kind, np.full(len(images), amount))
+        return 100 * float(share_wrong(params, moved, split.labels))
+
+    return {kind: (amounts, np.array([error(kind, a) for a in amounts])) for kind, amounts in _AMOUNTS.items()}
