@@ -48,7 +48,6 @@ def explainer(run: Run) -> Callable[..., tuple[dict[str, float], Figure]]:
     ladder = isinstance(run.model, LadderCapsNet)
     sizes = geometry_of(config) if ladder else None
     options = {"with_regressed": True} if ladder and run.model.activity == AGREEMENT else {}
-
     params = jax.device_put(run.params)
 
     @jax.jit
@@ -140,8 +139,19 @@ def main() -> None:
             blocks = page(run)
         except ImportError:
             sys.exit("Error: the demo needs Gradio: pip install gradio.")
-        print(f"The page is at http://{host.value}:{port.value}; Ctrl+C ends it.", flush=True)
-        blocks.launch(server_name=host.value, server_port=port.value, share=False, max_file_size="1mb", quiet=True)
+        try:
+            _, address, _ = blocks.launch(
+                server_name=host.value,
+                server_port=port.value,
+                share=False,
+                max_file_size="1mb",
+                quiet=True,
+                prevent_thread_lock=True,
+            )
+        except OSError as error:
+            sys.exit(f"Error: {error} Give another --port.")
+        print(f"The page is at {address} (Ctrl+C ends it).", flush=True)
+        blocks.block_thread()
 
     cli.run(parsed)
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from lcaps_jax import data, folders, runs
+from lcaps_jax import classify, data, folders, runs
 from lcaps_jax.config import Config, ConfigError
 from lcaps_jax.data import DataError
 import workloads
@@ -136,6 +136,9 @@ def test_own_images_from_training_to_classified_files(tmp_path):
     pictures = sorted((run / "figures" / "classified").iterdir())
     assert [path.name for path in pictures[:2]] == ["000_200.png", "001_201.png"] and len(pictures) == 10
 
+    bracketed = tmp_path / "scan[1].png"
+    bracketed.write_bytes(b"")
+    assert classify.find(str(bracketed)) == [bracketed]
     done = workloads.evaluate(run, check=False, images=f"{tmp_path}/nothing/*.png")
     assert done.returncode == 1 and "nothing/*.png: no such file" in done.stderr
     _save(tmp_path / "animals" / "train" / "fox" / "0.png", np.zeros((28, 28, 3), np.uint8))

@@ -1,5 +1,7 @@
 """Networks in one file: the shipped one does what it says, and any run can become one."""
 
+import dataclasses
+
 import chex
 import jax
 import numpy as np
@@ -23,8 +25,8 @@ def test_the_shipped_network_is_small_and_as_good_as_it_says():
 
 def test_a_run_becomes_a_file_and_comes_back(tiny_run, tmp_path):
     run = lcaps_jax.load_run(tiny_run[0])
-    path = tmp_path / "tiny.npz"
-    pretrained.save(run, path)
+    path = tmp_path / "tiny"
+    pretrained.save(dataclasses.replace(run, config=dataclasses.replace(run.config, data_dir=str(tmp_path))), path)
     back = lcaps_jax.load_pretrained(path)
     assert (back.config, back.class_names, back.channels, back.step) == (run.config, run.class_names, 1, 160)
     assert back.results == run.results
