@@ -6,8 +6,11 @@ held-out training images. Every process calls save and restore.
 
 from collections.abc import Iterator
 import contextlib
+import functools
+import logging
 import pathlib
 import shutil
+import sys
 import time
 
 import jax
@@ -28,8 +31,35 @@ class CheckpointError(RuntimeError):
     """No checkpoint that could be read; the message names the folder and what was found."""
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None and str(error.__cause__):  # Orbax wraps what its storage says in what it was at
+        error = error.__cause__
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+@functools.cache
+def _silence_abandoned_reads() -> None:
+    """Keeps the reads that Orbax abandons, when one of its many fails, from printing a traceback each.
+
+    They end in the storage's threads or as garbage, some time later, where no caller can catch anything; the failure
+    itself is raised to the caller.
+    """
+    print_unraisable = sys.unraisablehook
+
+    def hook(unraisable) -> None:
+        coroutine = getattr(unraisable.object, "cr_code", None)
+        if coroutine is not None and "orbax" in pathlib.Path(coroutine.co_filename).parts:
+            return
+        if str(unraisable.exc_value) != "Event loop is closed":
+            print_unraisable(unraisable)
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        of_orbax = any(name in message for name in ("orbax", "TensorStore", "OCDBT"))
+        return not ("never retrieved" in message and of_orbax)
+
+    sys.unraisablehook = hook
+    logging.getLogger("asyncio").addFilter(is_of_others)
 
 
 class Checkpoints:
@@ -101,6 +131,7 @@ class Checkpoints:
         """
         abstract = parallel.to_global(jax.tree.map(ocp.utils.to_shape_dtype_struct, target))
         failures = []
+        _silence_abandoned_reads()
         for step in reversed(self.steps(kind)):
             try:
                 self._check_same_network(step, kind, abstract)
