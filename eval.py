@@ -17,7 +17,7 @@ import pathlib
 
 from absl import flags
 
-from lcaps_jax import classify, cli, figures, parallel, report, runs
+from lcaps_jax import affnist, classify, cli, figures, parallel, report, runs
 from lcaps_jax.checkpoints import BEST, LAST
 from lcaps_jax.config import ConfigError
 
@@ -28,7 +28,11 @@ _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", LAST, [LAST, BEST], "The last checkpoint, or the best by validation error."
 )
 _AFFNIST_VARIANTS = flags.DEFINE_integer(
-    "affnist_variants", None, "Variants of each digit in the set 'affnist'. Default: those of the run.", 1, 32
+    "affnist_variants",
+    None,
+    "Variants of each digit in the set 'affnist'. Default: those of the run.",
+    1,
+    affnist.VARIANTS,
 )
 _IMAGES = flags.DEFINE_string("images", None, "Image files to classify, as 'photos/*.png', in place of test sets.")
 _REPORT = flags.DEFINE_string("report", None, "HTML page to write of one or more runs, in place of evaluating.")

@@ -21,7 +21,7 @@ from benchmarks import steps, timing
 from lcaps_jax import parallel
 from lcaps_jax.config import Config
 
-_ITERATIONS = flags.DEFINE_integer("iterations", 100, "Steps measured of each.", lower_bound=2)
+_ITERATIONS = flags.DEFINE_integer("iterations", 100, "Steps measured of each.", lower_bound=2 * steps.STEPS_A_CALL)
 _ONLY = flags.DEFINE_multi_string("only", None, "A case to measure, as it is printed; may be repeated. Default: all.")
 _REUSE_MEMORY = flags.DEFINE_boolean("reuse_memory", True, "Have the allocator keep freed memory, as train.py does.")
 _PEAK_MEMORY = flags.DEFINE_boolean("peak_memory", True, "Run each case once more, alone, to see its peak memory.")
@@ -57,7 +57,7 @@ _PAPER_SECONDS = {
 def _peak_alone(name: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         output = pathlib.Path(folder) / "case.json"
-        options = [f"--only={name}", "--iterations=5", "--nopeak_memory", f"--output={output}"]
+        options = [f"--only={name}", f"--iterations={2 * steps.STEPS_A_CALL}", "--nopeak_memory", f"--output={output}"]
         command = [sys.executable, "-m", "benchmarks.step_time", *options, f"--reuse_memory={_REUSE_MEMORY.value}"]
         subprocess.run(command, check=True, capture_output=True)
         return json.loads(output.read_text())["peak_memory_gib"]

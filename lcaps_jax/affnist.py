@@ -13,6 +13,7 @@ import numpy as np
 
 Array = jax.Array | np.ndarray
 CANVAS = 40
+VARIANTS = 32  # of each digit in the official set
 MAX_ROTATION = 20.0  # degrees
 MAX_SHEAR = 0.2
 MIN_SCALE, MAX_SCALE = 0.8, 1.2

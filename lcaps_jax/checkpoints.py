@@ -79,7 +79,6 @@ class Checkpoints:
         if kind not in self._managers:
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=_KEEP[kind],
-                read_only=self._read_only,
                 create=not self._read_only,
                 cleanup_tmp_directories=not self._read_only,
                 enable_async_checkpointing=not self._read_only,

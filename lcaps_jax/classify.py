@@ -73,8 +73,7 @@ def classify(run: Run, files: Sequence[pathlib.Path]) -> Iterator[Classified]:
         except folders.FileError as error:
             raise data.DataError(str(error)) from None
         fitted = np.concatenate([data.fit_size(image[None], run.config.image_size) for image in images])
-        padded = np.concatenate([fitted, np.zeros((_BATCH - len(part), *fitted.shape[1:]), np.uint8)])
-        output = jax.device_get(apply(params, padded))
+        output = jax.device_get(apply(params, data.pad_batch(fitted, _BATCH)))
         for i, file in enumerate(part):
             yield Classified(file, fitted[i], jax.tree.map(lambda x, i=i: x[i : i + 1], output))
 

@@ -16,6 +16,11 @@ from lcaps_jax.data import DataError
 from lcaps_jax.parallel import DeviceError
 from lcaps_jax.training import DivergenceError, Stopped
 
+# Flags that are paths, of any entry point.
+_PATHS = ("workdir", "data_dir", "images", "report")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Of the path that was given.
+_BAD_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 _USER_ERRORS = (ConfigError, DataError, DeviceError, CheckpointError, DivergenceError)
 
 
@@ -46,6 +51,32 @@ def _connect(values: flags.FlagValues) -> None:
         raise ConfigError("--coordinator_address, --num_processes and --process_id are for --distributed.")
 
 
+def _end_on(error: jax.errors.JaxRuntimeError) -> None:
+    """Ends the process after one line for a device whose memory is full, or for another process that has ended."""
+    reason, several = str(error).splitlines()[0], jax.process_count() > 1
+    if reason.startswith("RESOURCE_EXHAUSTED"):
+        line = f"Error: a device's memory is full ({reason}). A smaller --batch_size takes less."
+    elif several:
+        line = f"Error: another process has ended or cannot be reached ({reason}). The same command on all continues."
+    else:
+        raise error
+    if not several:
+        sys.exit(line)
+    print(line, flush=True)
+    os._exit(1)  # without waiting for the others, as JAX would
+
+
+def _expand_home(values: flags.FlagValues) -> None:
+    """Fills in ``~`` in paths: shells do not behind an equals sign, nor does anyone in a flagfile."""
+    for name in _PATHS:
+        if name in values and values[name].value:
+            given = values[name].value
+            filled = (
+                [os.path.expanduser(path) for path in given] if isinstance(given, list) else os.path.expanduser(given)
+            )
+            values[name].value = filled
+
+
 def run(main: Callable[[list[str]], None], *, positional: bool = False) -> None:
     """Runs ``main`` after absl has parsed the flags and the devices are prepared.
 
@@ -58,6 +89,7 @@ def run(main: Callable[[list[str]], None], *, positional: bool = False) -> None:
             raise app.UsageError(f"Unexpected argument {argv[1]!r}: settings are given as --name=value.")
         logging.set_verbosity(logging.ERROR)  # Orbax and TFDS tell every step of theirs
         try:
+            _expand_home(flags.FLAGS)
             parallel.prepare()
             _connect(flags.FLAGS)
             main(argv)
@@ -66,15 +98,14 @@ def run(main: Callable[[list[str]], None], *, positional: bool = False) -> None:
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            sys.exit(f"Error: {error}. What was saved before stays; once there is room, the same command continues.")
+            if error.errno in _NO_ROOM:
+                rest = "What was saved before stays; once there is room, the same command continues."
+                sys.exit(f"Error: {error}. {rest}")
+            if error.errno in _BAD_PATH:
+                sys.exit(f"Error: {error}.")
+            raise
         except jax.errors.JaxRuntimeError as error:
-            if jax.process_count() == 1:
-                raise
-            print(f"Error: another process has ended or cannot be reached ({str(error).splitlines()[0]}).")
-            print("What is saved stays. The same command on all of them continues.", flush=True)
-            os._exit(1)  # without waiting for the others, as JAX would
+            _end_on(error)
         except Stopped as stop:
             print(stop, flush=True)
             sys.exit(128 + stop.signal)

@@ -11,11 +11,9 @@ import typing
 
 from absl import flags
 
-from lcaps_jax import capsules, models
+from lcaps_jax import affnist, capsules, models
 from lcaps_jax.convolution import METHODS
 
-# As the official affNIST has of each digit.
-_MOST_VARIANTS = 32
 PRECISIONS = ("float32", "bfloat16")
 LCAPSNET, CAPSNET, CNN = MODELS = ("lcapsnet", "capsnet", "cnn")
 FRESH, FIXED = PLACEMENTS = ("fresh", "fixed")
@@ -145,8 +143,8 @@ class Config:
             raise ConfigError(f"--learning_rate={self.learning_rate}: must be positive and finite.")
         if not 0 < self.decay_rate <= 1:
             raise ConfigError(f"--decay_rate={self.decay_rate}: must be above 0 and at most 1.")
-        if self.affnist_variants > _MOST_VARIANTS:
-            raise ConfigError(f"--affnist_variants={self.affnist_variants}: must be at most {_MOST_VARIANTS}.")
+        if self.affnist_variants > affnist.VARIANTS:
+            raise ConfigError(f"--affnist_variants={self.affnist_variants}: must be at most {affnist.VARIANTS}.")
         if self.variant == models.RELEASED and self.activity != models.AGREEMENT:
             raise ConfigError(f"--activity={self.activity}: the released variant has its loss from the ladder.")
         if not 0 <= self.stop_at_error < 100:
@@ -235,7 +233,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         help_, default = field.metadata["help"], typing.cast(typing.Any, field.default)
         if field.metadata["choices"]:
             flags.DEFINE_enum(field.name, default, field.metadata["choices"], help_, flag_values=values)
-        elif not kinds or hints[field.name] == tuple[str, ...] | None:
+        elif not kinds:
             flags.DEFINE_list(field.name, default, help_, flag_values=values)
         else:
             define: dict[type, Callable] = {
@@ -254,8 +252,7 @@ def from_flags(values: flags.FlagValues) -> Config:
       ConfigError: see Config.
     """
     settings = {field.name: values[field.name].value for field in dataclasses.fields(Config)}
-    if settings["eval_datasets"] is not None:
-        settings["eval_datasets"] = tuple(settings["eval_datasets"])
+    settings["eval_datasets"] = tuple(settings["eval_datasets"] or ()) or None  # an empty list is none
     return Config(**settings)
 
 

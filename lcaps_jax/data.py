@@ -8,6 +8,7 @@ import os
 import pathlib
 import urllib.parse
 
+import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,12 +84,12 @@ class Split:
 
 
 class OfficialAffnist(Split):
-    """Tieleman's images, 32 of each test digit of MNIST."""
+    """Tieleman's images, ``affnist.VARIANTS`` of each test digit of MNIST."""
 
     @property
     def about(self) -> dict:
         """What results on these images say of them."""
-        return {"images": "Tieleman's affNIST", "variants": 32}
+        return {"images": "Tieleman's affNIST", "variants": affnist.VARIANTS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -343,11 +344,18 @@ def centred(picture: np.ndarray, size: int) -> np.ndarray:
     ratio = min(_DIGIT_SIZE, size) / max(ink.size)
     ink = ink.resize([max(1, round(ratio * side)) for side in ink.size], Image.Resampling.LANCZOS)
     pixels = np.asarray(ink, np.float64)
+    if not pixels.any():  # a trace so faint that it is gone
+        return canvas
     weights = [pixels.sum(axis=1), pixels.sum(axis=0)]
     corner = [round(size / 2 - (np.arange(len(w)) + 0.5) @ w / w.sum()) for w in weights]
     corner = [min(max(0, c), size - n) for c, n in zip(corner, pixels.shape)]
     canvas[corner[0] : corner[0] + len(pixels), corner[1] : corner[1] + pixels.shape[1]] = np.asarray(ink)
     return canvas
+
+
+def pad_batch(images: np.ndarray, size: int) -> np.ndarray:
+    """Images ``[b, ...]``, and black ones behind them up to ``size``, so that a last batch compiles nothing new."""
+    return np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), images.dtype)])
 
 
 def _pillow(image: np.ndarray) -> Image.Image:
@@ -397,8 +405,23 @@ def _prepared_builder(name: str, data_dir: str | None, source: str | None = None
             f"--dataset={name}: is no image classification set: it has the features {sorted(features or {})}."
         )
     if not builder.is_prepared():
-        _prepare(builder, name, tfds, source)
+        with _preparing(builder):
+            builder = tfds.builder(name, data_dir=data_dir)  # by now another process may have prepared it
+            if not builder.is_prepared():
+                _prepare(builder, name, tfds, source)
     return builder
+
+
+@contextlib.contextmanager
+def _preparing(builder) -> Iterator[None]:
+    """Lets one process of this machine at a time prepare a set."""
+    root = pathlib.Path(str(builder.data_dir_root))
+    if "://" in str(builder.data_dir_root):  # a bucket, which knows no locks
+        yield
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(root / f".{builder.name}.lock"):
+        yield
 
 
 def _read_part(builder, part: str, image_size: int | None) -> Split:

@@ -306,8 +306,9 @@ def figure4(plan: Plan) -> None:
     """Mean activity of the most active capsules for K = 50, 70 and 100 over all training zeros."""
     names = [f"mnist_9x9_k{k}" for k in (50, 70, 100)]
     trained = [runs.load_run(folder) for folder in _finished(plan, "figure4", names).values()]
-    activities = {run.config.k: primary_means(run, _zeros(plan), _ZERO)[0] for run in trained}
-    if activities:
+    if trained:
+        zeros = _zeros(plan)
+        activities = {run.config.k: primary_means(run, zeros, _ZERO)[0] for run in trained}
         _save(plan, "figure4", figures.activity_levels(activities))
 
 
@@ -339,8 +340,7 @@ def primary_means(run: runs.Run, images: np.ndarray, label: int) -> tuple[np.nda
     for start in range(0, len(images), size):
         part = images[start : start + size]
         weight = (np.arange(size) < len(part)).astype(np.float32)
-        padded = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), np.uint8)])
-        new = jax.tree.map(lambda x: np.asarray(x, np.float64), sums(params, padded, weight))
+        new = jax.tree.map(lambda x: np.asarray(x, np.float64), sums(params, data.pad_batch(part, size), weight))
         total = new if total is None else jax.tree.map(np.add, total, new)
     return jax.tree.map(lambda x: x / len(images), total)
 

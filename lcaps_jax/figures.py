@@ -43,6 +43,11 @@ def save(figure: Figure, workdir: pathlib.Path, name: str, folder: str = "") -> 
     return path
 
 
+def _plain(name: str) -> str:
+    """A name of the user's as Matplotlib is to show it: what stands between dollar signs is no formula."""
+    return name.replace("$", r"\$")
+
+
 def show_image(axes, image: np.ndarray) -> None:
     """Draws an image ``[I, I, C]``, uint8, grey or in colours."""
     axes.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
@@ -58,7 +63,7 @@ def training_curve(lines: Sequence[dict]) -> Figure:
                 (line["epoch"], line[quantity]) for line in lines if line["split"] == split and line[quantity] > 0
             ]
             style = {"linewidth": 0.8, "alpha": 0.7} if split == "train" else {"marker": "o", "markersize": 3}
-            axes.plot(*zip(*points) if points else ((), ()), label=split, **style)
+            axes.plot(*zip(*points) if points else ((), ()), label=_plain(split), **style)
         axes.set(xlabel="epoch", title=quantity + unit, yscale="log")
         axes.grid(alpha=0.3, which="both")
         if lines:
@@ -67,13 +72,14 @@ def training_curve(lines: Sequence[dict]) -> Figure:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     last = {line["split"]: line["error"] for line in lines if line["split"] != "train"}
-    figure.suptitle(", ".join(f"{split}: {error:.2f} % error" for split, error in last.items()))
+    figure.suptitle(", ".join(f"{_plain(split)}: {error:.2f} % error" for split, error in last.items()))
     figure.tight_layout()
     return figure
 
 
 def confusion_matrix(evaluation: Evaluation, class_names: Sequence[str], name: str) -> Figure:
     """Images by true and predicted class; the mistakes are coloured, by their number."""
+    class_names = list(map(_plain, class_names))
     mistakes = evaluation.confusion.copy()
     np.fill_diagonal(mistakes, 0)
     size = min(max(5.0, 0.4 * len(class_names)), 14.0)
@@ -90,7 +96,9 @@ def confusion_matrix(evaluation: Evaluation, class_names: Sequence[str], name: s
                 )
         axes.set_xticks(range(len(class_names)), class_names, rotation=90 if max(map(len, class_names)) > 2 else 0)
         axes.set_yticks(range(len(class_names)), class_names)
-    axes.set(xlabel="predicted", ylabel="true", title=f"{name}: {evaluation.errors} errors in {evaluation.count}")
+    axes.set(
+        xlabel="predicted", ylabel="true", title=f"{_plain(name)}: {evaluation.errors} errors in {evaluation.count}"
+    )
     return figure
 
 
@@ -104,13 +112,14 @@ def activity_profile(evaluation: Evaluation, name: str) -> Figure:
         kept = evaluation.kept[ranked]
         axes.plot(kept, ".", color="tab:red", markersize=3, label="share of images in which it is kept")
     count = len(evaluation.primary_activity)
-    axes.set(xlabel=f"the {len(ranked)} most active of {count} primary capsules", ylim=(0, 1.03), title=name)
+    axes.set(xlabel=f"the {len(ranked)} most active of {count} primary capsules", ylim=(0, 1.03), title=_plain(name))
     axes.legend()
     return figure
 
 
 def worst_mistakes(evaluation: Evaluation, split: TestSet, class_names: Sequence[str], name: str) -> Figure:
     """The wrongly classified images that the network was surest of, with true and predicted class."""
+    class_names = list(map(_plain, class_names))
     wrong = np.flatnonzero(evaluation.predicted != split.labels)
     worst = wrong[np.argsort(-evaluation.margin[wrong], kind="stable")][:_MISTAKES]
     columns = 5
@@ -124,7 +133,7 @@ def worst_mistakes(evaluation: Evaluation, split: TestSet, class_names: Sequence
         show_image(axes, image)
         true, predicted = class_names[label], class_names[evaluation.predicted[i]]
         axes.set_title(f"{true} taken for {predicted}\nmargin {evaluation.margin[i]:.2f}", fontsize=8)
-    figure.suptitle(f"{name}: the {len(worst)} worst of {len(wrong)} mistakes")
+    figure.suptitle(f"{_plain(name)}: the {len(worst)} worst of {len(wrong)} mistakes")
     figure.tight_layout()
     return figure
 
@@ -144,6 +153,7 @@ def kept_capsules(
     Returns:
       The figure; a dot is the centre of what the capsules at that position see, larger where more of them are kept.
     """
+    class_names = list(map(_plain, class_names))
     count = len(split)
     figure = Figure(figsize=(1.8 * count, 3.6))
     rows = figure.subplots(2, count, squeeze=False, height_ratios=(1.3, 1))
@@ -164,7 +174,7 @@ def kept_capsules(
         else:
             rows[1, i].set(xticks=[], xlabel=f"{class_names[true]} as {class_names[predicted]}")
     rows[1, 0].set_ylabel("class activity")
-    figure.suptitle(f"{name}: where the {output.index.shape[1]} kept of {sizes.capsules} primary capsules sit")
+    figure.suptitle(f"{_plain(name)}: where the {output.index.shape[1]} kept of {sizes.capsules} primary capsules sit")
     figure.tight_layout()
     return figure
 
@@ -183,6 +193,7 @@ def classified(
 
     Without ``sizes`` no places are shown; of more than ten classes the ten most active are.
     """
+    class_names = list(map(_plain, class_names))
     figure = Figure(figsize=(6.2, 3.2))
     left, right = figure.subplots(1, 2)
     show_image(left, image)
@@ -199,7 +210,7 @@ def classified(
     )
     right.set(xlim=(0, 1), xlabel="class activity")
     right.invert_yaxis()
-    figure.suptitle(f"{name}: {class_names[predicted]}")
+    figure.suptitle(f"{_plain(name)}: {class_names[predicted]}")
     figure.tight_layout()
     return figure
 
@@ -210,6 +221,7 @@ def explained(image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, 
     The image with the places of its kept capsules; the kept capsules beside what the most active class regresses them
     to; and the reconstruction of a network that has one.
     """
+    class_names = list(map(_plain, class_names))
     best = int(np.argmax(output.activity[0]))
     panels = 1 + 2 * (output.regressed is not None) + (output.reconstruction is not None)
     figure = Figure(figsize=(2.9 * panels, 3.2))
@@ -240,6 +252,7 @@ def explained(image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, 
 
 def reconstructions(split: Split, output: NetworkOutput, class_names: Sequence[str], name: str) -> Figure:
     """Images above what CapsNet's decoder makes of the pose of the predicted class."""
+    class_names = list(map(_plain, class_names))
     count = len(split)
     figure = Figure(figsize=(1.3 * count, 3.3))
     rows = figure.subplots(2, count, squeeze=False)
@@ -250,7 +263,7 @@ def reconstructions(split: Split, output: NetworkOutput, class_names: Sequence[s
         predicted = class_names[int(np.argmax(output.activity[i]))]
         rows[0, i].set_title(class_names[split.labels[i]], fontsize=8)
         rows[1, i].set_title(f"as {predicted}", fontsize=8)
-    figure.suptitle(f"{name}: images, and their reconstructions from the pose of the predicted class")
+    figure.suptitle(f"{_plain(name)}: images, and their reconstructions from the pose of the predicted class")
     figure.tight_layout()
     return figure
 
@@ -265,7 +278,9 @@ def perturbations(images: np.ndarray, offsets: np.ndarray, class_name: str) -> F
         show_image(grid[i, j], decoded[i, j])
         if i == 0:
             grid[0, j].set_title(f"{offsets[j]:+.2f}", fontsize=7)
-    figure.suptitle(f"A {class_name}, reconstructed as each of the {dims} dimensions of its pose is moved", fontsize=9)
+    figure.suptitle(
+        f"A {_plain(class_name)}, reconstructed as each of the {dims} dimensions of its pose is moved", fontsize=9
+    )
     figure.subplots_adjust(wspace=0.05, hspace=0.05, top=0.93, left=0.01, right=0.99, bottom=0.01)
     return figure
 
@@ -351,7 +366,7 @@ def errors_under(errors: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]
     figure = Figure(figsize=(3.4 * len(kinds), 3.2))
     for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds):
         for name, by_kind in errors.items():
-            axes.plot(*by_kind[kind], "o-", markersize=3, label=name)
+            axes.plot(*by_kind[kind], "o-", markersize=3, label=_plain(name))
         axes.set(xlabel=kind, ylim=(0, None))
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("error (%)")

@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-_GREY_MODES = ("1", "L", "LA", "La", "I", "F")  # and I;16 with its byte orders
+_GREY_MODES = ("1", "L", "LA", "La", "I")  # and I;16 with its byte orders
 # What file managers leave in folders of pictures.
 _NOT_DATA = ("Thumbs.db", "desktop.ini")
 
@@ -53,7 +53,7 @@ def describe(files: Sequence[pathlib.Path]) -> tuple[int, dict[tuple[int, int], 
       Channels, 3 where any of them is coloured and else 1, and the sizes (width, height), each with a file that has it.
 
     Raises:
-      FileError: for a file that is no image.
+      FileError: for a file that is no image, or has pixels of 32 bits.
     """
     channels = 1
     sizes: dict[tuple[int, int], pathlib.Path] = {}
@@ -82,7 +82,7 @@ def read(file: pathlib.Path, channels: int) -> np.ndarray:
       ``[H, W, channels]`` uint8.
 
     Raises:
-      FileError: for a file that is no image or is damaged.
+      FileError: for a file that is no image or is damaged, or has pixels of 32 bits.
     """
     with _opened(file) as image:
         image = ImageOps.exif_transpose(image)
@@ -100,6 +100,9 @@ def _opened(file: pathlib.Path) -> Iterator[Image.Image]:
     """An image file to be decoded inside; raises FileError for what is wrong with it."""
     try:
         with Image.open(file) as image:
+            # Pillow opens Netpbm's 16 bits as 32. Whatever else has 32 does not say what is black and what white.
+            if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+                raise ValueError("its pixels have 32 bits, of no known range; save it with 8 or 16")
             yield image
     except UnidentifiedImageError:
         raise FileError(f"{file} is not an image that Pillow can read.") from None

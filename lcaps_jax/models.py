@@ -76,6 +76,11 @@ def geometry(image_size: int, conv1_kernel: int, primary_kernel: int, capsule_ty
     return Geometry(grid, grid * grid * capsule_types, _PRIMARY_STRIDE, field)
 
 
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+
+
 @struct.dataclass
 class LadderOutput:
     """What the ladder layer computes of each class.
@@ -269,7 +274,12 @@ class LadderLayer(nn.Module):
 
         Returns:
           LadderOutput.
+
+        Raises:
+          ValueError: for an unknown variant or activity.
         """
+        _check_choice("variant", self.variant, VARIANTS)
+        _check_choice("activity", self.activity, ACTIVITIES)
         k, dim = kept.shape[-2:]
         paper = self.variant == PAPER
         matrix = dim * self.pose_dim  # entries of one linear operator
@@ -368,11 +378,13 @@ class LadderCapsNet(nn.Module):
           NetworkOutput.
 
         Raises:
-          ValueError: for images too small for the kernels, ``k`` outside 1..n, or an unknown variant.
+          ValueError: for images too small for the kernels, ``k`` outside 1..n, or an unknown variant, activity or
+            selection.
         """
         del labels, keys
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}.")
+        _check_choice("variant", self.variant, VARIANTS)
+        _check_choice("activity", self.activity, ACTIVITIES)
+        _check_choice("selection", self.selection, SELECTIONS)
         sizes = geometry(min(images.shape[1:3]), self.conv1_kernel, self.primary_kernel, self.types)
         if images.shape[1] == images.shape[2]:
             capsules.check_keep(self.k, sizes.capsules)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import datetime
 import html
 import io
+import math
 import pathlib
 
 import jax
@@ -102,9 +103,9 @@ def _errors(loaded: Mapping[str, runs.Run], logs: Mapping[str, Sequence[dict]]) 
     rows = [["run", "network", "parameters", "steps", "minutes", *sets]]
     for name, run in loaded.items():
         parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
-        minutes = f"{logs[name][-1]['seconds'] / 60:.1f}" if logs[name] else ""
+        last = logs[name][-1] if logs[name] else {"step": run.step, "seconds": math.nan}
         rows.append(
-            [name, run.config.model, f"{parameters:,}", f"{run.step:,}", minutes]
+            [name, run.config.model, f"{parameters:,}", f"{last['step']:,}", f"{last['seconds'] / 60:.1f}"]
             + [_error(run.results[test]) if test in run.results else "" for test in sets]
         )
     return _table(rows)

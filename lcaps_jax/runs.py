@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import json
 import math
@@ -32,6 +33,7 @@ from lcaps_jax.models import Decoder, Geometry, Network, geometry
 
 RESULTS_FILE = "results.json"
 _LOCK_FILE = ".lock"
+_RESULTS_LOCK = ".results.lock"
 _SHOWN = 8
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "chex", "numpy")
 
@@ -103,7 +105,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
       ConfigError: for settings that cannot be run or do not continue the run, and for a folder of something else or
         one in which another process is training.
       data.DataError, parallel.DeviceError: for data or batches that cannot be used.
-      training.Stopped, training.DivergenceError: see ``training.fit``.
+      training.Stopped, training.DivergenceError, checkpoints.CheckpointError: see ``training.fit``.
     """
     workdir = pathlib.Path(workdir)
     parallel.check_batch_size(config.batch_size)
@@ -141,12 +143,12 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
         if parallel.is_main():
             write_config(workdir, config, _about(workdir, source, len(train_split)))
 
-        def on_epoch(evaluations, step):
+        def on_epoch(evaluations, state, step):
             figures.write_all(workdir, evaluations, tests, source.class_names)
-            _add_results(workdir, config, evaluations, tests, step)
+            _draw_examples(workdir, config, model, state.params, tests, source.class_names)
+            _add_results(workdir, config, evaluations, tests, step)  # last: a run with its results is finished
 
         fitted = training.fit(config, model, train_split, validation, tests, workdir, on_epoch)
-        _draw_examples(workdir, config, model, fitted.state.params, tests, source.class_names)
     for name, evaluation in fitted.evaluations.items():
         result = format_result(evaluation.result(fitted.steps))
         parallel.say(f"{name}: {result} after {fitted.steps} steps, {fitted.seconds / 60:.1f} minutes")
@@ -180,7 +182,8 @@ def is_finished(config: Config, workdir: pathlib.Path) -> bool:
     earlier, about = read_config(workdir)
     config = config.with_defaults_of(earlier)
     config.check_continues(earlier, workdir)
-    last = max(Checkpoints(workdir, read_only=True).steps(), default=None)
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+        last = max(checkpoints.steps(), default=None)
     results = {
         name: result
         for name, result in read_results(workdir).items()
@@ -256,7 +259,8 @@ def evaluate_run(
 ) -> dict[str, training.Evaluation]:
     """Evaluates a run on test sets, adds the figures to its ``results.json`` and draws the pictures.
 
-    The figures of a best checkpoint stand beside those of the last, as ``"NAME (best)"``.
+    The figures of a best checkpoint stand beside those of the last, as ``"NAME (best)"``, and those of another folder
+    of images than the run's own as ``"folder of DIR"``.
 
     Args:
       run: of ``load_run``.
@@ -280,8 +284,7 @@ def evaluate_run(
         data_dir=data_dir or run.config.data_dir,
         affnist_variants=affnist_variants or run.config.affnist_variants,
     )
-    suffix = "" if run.checkpoint == LAST else f" ({run.checkpoint})"
-    splits = {name + suffix: _load_test(name, config, run.class_names, run.channels) for name in names}
+    splits = {_entry_of(name, run, data_dir): _load_test(name, config, run.class_names, run.channels) for name in names}
     _check_fits(list(splits.values()))
     eval_steps = training.make_eval_steps(run.model)
     evaluations = {
@@ -292,9 +295,21 @@ def evaluate_run(
     }
     if parallel.is_main():
         figures.write_all(workdir, evaluations, splits, run.class_names)
+        _draw_examples(workdir, run.config, run.model, run.params, splits, run.class_names)
         _add_results(workdir, run.config, evaluations, splits, run.step)
-    _draw_examples(workdir, run.config, run.model, run.params, splits, run.class_names)
     return evaluations
+
+
+def _entry_of(name: str, run: Run, data_dir: str | None) -> str:
+    """The name in ``results.json`` of a set's figures; those of other images do not stand in the place of the run's."""
+    own = run.config.data_dir
+    if (
+        name == data.FOLDER
+        and data_dir
+        and (own is None or pathlib.Path(data_dir).resolve() != pathlib.Path(own).resolve())
+    ):
+        name = f"{name} of {data_dir}"
+    return name if run.checkpoint == LAST else f"{name} ({run.checkpoint})"
 
 
 def _add_results(
@@ -304,12 +319,20 @@ def _add_results(
     splits: Mapping[str, data.TestSet],
     step: int,
 ) -> None:
-    """Adds entries to ``results.json``, whatever has been added to it meanwhile."""
+    """Adds entries to ``results.json``; one of a later step stays, for training may have gone on meanwhile."""
     stopped = {} if not config.stop_at_error else {"stop_at_error": config.stop_at_error}
     results = {
         name: {**evaluation.result(step), **splits[name].about, **stopped} for name, evaluation in evaluations.items()
     }
-    write_json(workdir / RESULTS_FILE, {**read_results(workdir), **results})
+    with filelock.FileLock(workdir / _RESULTS_LOCK):  # for train.py and eval.py at once
+        stored = read_results(workdir)
+        newer = {name: entry for name, entry in stored.items() if name in results and entry["step"] > step}
+        write_json(workdir / RESULTS_FILE, {**stored, **results, **newer})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(model: Network, params: dict, images: np.ndarray):
+    return model.apply({"params": params}, data.to_unit_range(images))
 
 
 def _draw_examples(
@@ -330,7 +353,7 @@ def _draw_examples(
         return
     for name, split in splits.items():
         shown = split.take(np.arange(min(_SHOWN, len(split))))
-        output = jax.device_get(jax.jit(model.apply)({"params": params}, data.to_unit_range(shown.images)))
+        output = jax.device_get(_apply(model, params, shown.images))
         if config.model == LCAPSNET:
             pictures = {f"capsules_{name}": figures.kept_capsules(shown, output, sizes, class_names, name)}
         else:
@@ -339,9 +362,8 @@ def _draw_examples(
                 f"reconstructions_{name}": figures.reconstructions(shown, output, class_names, name),
                 f"perturbations_{name}": figures.perturbations(images, offsets, class_names[shown.labels[0]]),
             }
-        if parallel.is_main():
-            for file, picture in pictures.items():
-                figures.save(picture, workdir, file)
+        for file, picture in pictures.items():
+            figures.save(picture, workdir, file)
 
 
 def geometry_of(config: Config, image_size: int | None = None) -> Geometry:

@@ -430,7 +430,7 @@ def fit(
     validation: data.Split | None,
     tests: dict[str, data.TestSet],
     workdir: pathlib.Path,
-    on_epoch: Callable[[dict[str, Evaluation], int], None] = lambda evaluations, step: None,
+    on_epoch: Callable[[dict[str, Evaluation], TrainState, int], None] = lambda evaluations, state, step: None,
 ) -> Fitted:
     """Trains a network, or continues where the run's last checkpoint stands.
 
@@ -440,7 +440,7 @@ def fit(
       train, validation: parts of the training set.
       tests: test sets by name, evaluated after every epoch.
       workdir: the run's folder.
-      on_epoch: called with the evaluations of the test sets and the step, on the main process.
+      on_epoch: called with the evaluations of the test sets, the state and the step, on the main process.
 
     Returns:
       Fitted.
@@ -448,6 +448,8 @@ def fit(
     Raises:
       Stopped: after SIGTERM or Ctrl-C, once all is saved.
       DivergenceError: when the loss is not finite; the last good checkpoint stays.
+      data.DataError: for a batch larger than the training set.
+      checkpoints.CheckpointError: where none of the run's checkpoints can be read, or a new one cannot be written.
     """
     epoch_steps = steps_per_epoch(config, len(train))
     total_steps = config.epochs * epoch_steps
@@ -532,7 +534,7 @@ def fit(
             if stop_wanted():
                 return
         if parallel.is_main():
-            on_epoch(evaluations, step)
+            on_epoch(evaluations, state, step)
 
     def good_enough():
         evaluation = evaluations.get(config.dataset)

@@ -99,6 +99,10 @@ def test_what_may_change_when_a_run_goes_on():
         dataclasses.replace(earlier, epochs=1).check_continues(earlier, folder)
 
 
+def test_an_empty_list_of_test_sets_is_the_default(parse):
+    assert parse("--eval_datasets=").eval_datasets is None
+
+
 def test_open_settings_follow_the_run_that_goes_on():
     earlier = workloads.tiny_config(max_shift=2)
     assert Config(**workloads.TINY).with_defaults_of(earlier) == earlier

@@ -36,6 +36,9 @@ def test_a_drawing_is_centred_as_mnist_s_digits_are():
     assert max(abs(c - 14) for c in centre) <= 0.55  # whole pixels
     np.testing.assert_array_equal(data.centred(np.roll(_seven(), (30, 40), (0, 1)), 28), image)
     assert not data.centred(np.zeros((280, 280), np.uint8), 28).any()
+    faint = np.zeros((400, 400), np.uint8)
+    faint[[0, -1], [0, -1]] = 1
+    assert not data.centred(faint, 28).any()
     assert data.centred(np.full((5, 300), 255, np.uint8), 28).any()  # a line
     assert data.centred(_seven(), 12).shape == (12, 12)
 

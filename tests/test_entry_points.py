@@ -63,9 +63,33 @@ def test_a_finished_run_says_so_and_does_nothing(tiny_run):
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
 
 
-def test_load_run_gives_model_parameters_and_config(tiny_run):
+def test_figures_of_a_later_step_stay(tiny_run, tmp_path):
+    """As where training ends an epoch while eval.py is at the checkpoint before."""
+    workdir = shutil.copytree(tiny_run[0], tmp_path / "run")
+    later = {"sample": {"error": 1.0, "step": 161}}
+    (workdir / "results.json").write_text(json.dumps(later))
+    workloads.evaluate(workdir)
+    assert json.loads((workdir / "results.json").read_text()) == later
+
+
+def test_a_run_stopped_while_its_pictures_are_drawn_is_not_finished(tmp_path, monkeypatch, capsys):
+    settings, workdir = config.Config(**{**workloads.TINY, "epochs": 1}), tmp_path / "run"
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(runs, "_draw_examples", stopped)
+        runs.train(settings, workdir)
+    runs.train(settings, workdir)
+    assert "Continuing from step 80 to 80" in capsys.readouterr().out
+    assert (workdir / "figures" / "capsules_sample.png").exists() and (workdir / "results.json").exists()
+
+
+def test_load_run_gives_model_parameters_and_config(tiny_run, caplog):
     workdir, _ = tiny_run
     run = lcaps_jax.load_run(workdir)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert run.step == 160 and run.config.k == 5 and run.class_names == tuple("0123456789")
     assert run.model.k == 5 and run.params["ladder"]["propagation_bias"].shape == (10, 5 * 4, 4)
 
@@ -192,6 +216,29 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     done = workloads.evaluate(tmp_path, check=False)
     assert done.returncode == 1 and "is not a run of lcaps_jax" in done.stderr
+
+
+def test_paths_that_cannot_be_used_are_named_and_a_tilde_is_the_home(tiny_run, tmp_path, monkeypatch):
+    done = workloads.evaluate(tiny_run[0], check=False, report=tmp_path)
+    assert done.returncode == 1 and f"Is a directory: '{tmp_path}'" in done.stderr and "Traceback" not in done.stderr
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = workloads.evaluate(pathlib.Path("~") / "nothing", check=False)
+    assert done.returncode == 1 and f"{tmp_path}/nothing is not a run" in done.stderr
+
+
+def test_a_full_memory_is_said_in_a_line(run_python):
+    code = """
+import sys
+from lcaps_jax import cli
+import jax.numpy as jnp
+sys.stderr = sys.stdout
+try:
+    cli.run(lambda argv: jnp.zeros(2**46).block_until_ready())
+except SystemExit as stop:
+    print(stop.code)
+"""
+    printed = run_python(code, devices=1)
+    assert "Error: a device's memory is full (RESOURCE_EXHAUSTED" in printed and "Traceback" not in printed
 
 
 def test_eval_refuses_a_checkpoint_that_is_not_there(tiny_run):

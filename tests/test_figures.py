@@ -77,6 +77,15 @@ def test_names_with_slashes_and_many_classes(tmp_path):
     assert max(figures.confusion_matrix(evaluation, [str(i) for i in range(1000)], "made").get_size_inches()) <= 14
 
 
+def test_what_stands_between_dollars_is_no_formula(tmp_path):
+    split = workloads.random_split(10)
+    names = [r"$\no formula$", "5 $", *"cdefghij"]
+    figures.write_all(tmp_path, {"$_$": _evaluation(split, range(10))}, {"$_$": split}, names)  # a formula would raise
+    axes = figures.confusion_matrix(_evaluation(split, [1]), names, "made").axes[0]
+    axes.figure.draw_without_rendering()
+    assert [label.get_text().replace("\\$", "$") for label in axes.get_yticklabels()] == names
+
+
 def test_training_curve_has_a_line_for_each_split():
     lines = [
         {"step": i, "epoch": i / 10, "split": split, "loss": 1 / i, "error": 10.0 / i}

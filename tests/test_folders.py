@@ -67,6 +67,7 @@ def test_any_format_mode_and_size(tmp_path):
         "a.bmp": grey, "b.gif": grey, "c.webp": grey.convert("RGB"),
         "d.tif": Image.fromarray(half.astype(np.uint16) * 257), "e.png": Image.fromarray(clear),
         "f.jpg": grey.resize((20, 10)), "g.png": grey.convert("1"), "h.png": grey.convert("P"),
+        "i.pgm": Image.fromarray(half.astype(np.uint16) * 257),
     }  # fmt: skip
     for name, image in files.items():
         image.save(tmp_path / name, **({"quality": 100} if name == "f.jpg" else {}))
@@ -86,6 +87,10 @@ def test_any_format_mode_and_size(tmp_path):
         (lambda root: (root / "train" / "gnu").mkdir(), "gnu has no image: put some there, or remove the folder"),
         (lambda root: (root / "train" / "cat" / "x.png").write_text("no"),
          "x.png is not an image that Pillow can read"),
+        (lambda root: _save(root / "train" / "cat" / "x.tif", np.ones((20, 20), np.float32)),
+         "x.tif cannot be read: its pixels have 32 bits, of no known range; save it with 8 or 16"),
+        (lambda root: _save(root / "test" / "cat" / "x.tif", np.ones((20, 20), np.int32)),
+         "x.tif cannot be read: its pixels have 32 bits"),
         (lambda root: _cut(root / "train" / "cat" / "0.png"), "0.png cannot be read: "),
         (lambda root: _save(root / "test" / "dog" / "x.png", np.zeros((9, 20, 3), np.uint8)),
          r"of one size, or give --image_size: 20x20 \(.*train/cat/0.png\), 20x9 \(.*test/dog/x.png\)"),
@@ -129,6 +134,10 @@ def test_own_images_from_training_to_classified_files(tmp_path):
 
     done = workloads.evaluate(run, data_dir=tmp_path / "elsewhere", batch_size=10)
     assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["cat", "dog", "emu", "all"]
+    results = json.loads((run / "results.json").read_text())  # those of other images beside the run's own
+    assert {name: result["count"] for name, result in results.items()} == {
+        "folder": 600, f"folder of {tmp_path / 'elsewhere'}": 10
+    }  # fmt: skip
 
     done = workloads.evaluate(run, images=f"{tmp_path}/animals/test/dog/20?.png")
     lines = done.stdout.splitlines()

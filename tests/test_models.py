@@ -246,11 +246,17 @@ def test_an_image_too_small_is_refused_with_what_would_do():
         _network().init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
 
 
-def test_k_and_variant_are_refused():
+def test_k_and_unknown_choices_are_refused():
     with pytest.raises(ValueError, match="k=73 of n=72"):
         _network(k=73).init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     with pytest.raises(ValueError, match="paper, released, got 'final'"):
         _network(variant="final").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    with pytest.raises(ValueError, match="agreement, length, got 'lenght'"):
+        _network(activity="lenght").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    with pytest.raises(ValueError, match="active, random, got 'Active'"):
+        _network(selection="Active").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    with pytest.raises(ValueError, match="paper, released, got 'final'"):
+        models.LadderLayer(3, variant="final").init(jax.random.key(0), jnp.zeros((1, 5, 8)), jnp.zeros((1, 9)))
 
 
 def test_bfloat16_computes_nearly_the_same_with_float32_outputs():
