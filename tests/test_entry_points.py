@@ -63,29 +63,6 @@ def test_a_finished_run_says_so_and_does_nothing(tiny_run):
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
 
 
-def test_figures_of_a_later_step_stay(tiny_run, tmp_path):
-    """As where training ends an epoch while eval.py is at the checkpoint before."""
-    workdir = shutil.copytree(tiny_run[0], tmp_path / "run")
-    later = {"sample": {"error": 1.0, "step": 161}}
-    (workdir / "results.json").write_text(json.dumps(later))
-    workloads.evaluate(workdir)
-    assert json.loads((workdir / "results.json").read_text()) == later
-
-
-def test_a_run_stopped_while_its_pictures_are_drawn_is_not_finished(tmp_path, monkeypatch, capsys):
-    settings, workdir = config.Config(**{**workloads.TINY, "epochs": 1}), tmp_path / "run"
-
-    def stopped(*arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(runs, "_draw_examples", stopped)
-        runs.train(settings, workdir)
-    runs.train(settings, workdir)
-    assert "Continuing from step 80 to 80" in capsys.readouterr().out
-    assert (workdir / "figures" / "capsules_sample.png").exists() and (workdir / "results.json").exists()
-
-
 def test_load_run_gives_model_parameters_and_config(tiny_run, caplog):
     workdir, _ = tiny_run
     run = lcaps_jax.load_run(workdir)
@@ -185,7 +162,7 @@ def test_refusals_come_before_any_work(tmp_path, settings, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_stop_at_error_ends_a_run_and_without_it_the_run_goes_on(tmp_path, capsys):
+def test_stop_at_error_ends_a_run_and_without_it_the_run_goes_on(tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "run"
     settings = {"epochs": 2, "stop_at_error": 99.5, "placement": "fixed", "max_shift": 1}
 
@@ -193,7 +170,14 @@ def test_stop_at_error_ends_a_run_and_without_it_the_run_goes_on(tmp_path, capsy
         runs.train(config.Config(**{**workloads.TINY, **settings, **changed}), workdir)
         return capsys.readouterr().out
 
-    assert "after 80 steps" in train()
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(runs, "_draw_examples", stopped)
+        train()
+    assert not (workdir / "results.json").exists()  # the run is not finished, and its pictures are drawn after all:
+    assert "after 80 steps" in train() and (workdir / "figures" / "capsules_sample.png").exists()
     result = json.loads((workdir / "results.json").read_text())["sample"]
     assert result["step"] == 80 and result["stop_at_error"] == 99.5
     assert "is finished: 2 epochs, or an error of at most 99.5 %" in train()

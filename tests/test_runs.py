@@ -25,6 +25,15 @@ def test_result_in_words():
     assert runs.format_result(result) == "error 0.50 % of 10000 images (95 % interval 0.38 to 0.66 %)"
 
 
+def test_figures_of_a_later_step_stay(tmp_path):
+    """As where training ends an epoch while eval.py is at the checkpoint before."""
+    evaluation = Evaluation(20, 0.1, 10 * np.eye(2, dtype=int), None, None, np.zeros(20, int), np.zeros(20))
+    splits = {"made": workloads.random_split(20)}
+    for step, kept in ((80, 80), (160, 160), (80, 160)):
+        runs._add_results(tmp_path, workloads.tiny_config(), {"made": evaluation}, splits, step)
+        assert runs.read_results(tmp_path)["made"]["step"] == kept
+
+
 def test_a_test_set_that_does_not_fit_the_network_is_refused():
     config = workloads.tiny_config()
     assert len(runs._load_test("sample", config, list("0123456789"), 1)) == 2000
