@@ -36,7 +36,9 @@ class Config:
         LCAPSNET, "Network to train: the Ladder CapsNet, CapsNet with dynamic routing, or a CNN.", choices=MODELS
     )
     variant: str = _setting(
-        "paper", "The network of the paper, or what the authors' released graph computes.", choices=models.VARIANTS
+        models.PAPER,
+        "paper, the network of the paper; released, what the authors' released graph computes; or, as ablations, the "
+        f"paper's with some of that graph's choices: paper+CHOICE+..., of {', '.join(models.RELEASED_CHOICES)}.",
     )
     k: int = _setting(70, "Primary capsules that the pruning layer keeps (K).", minimum=1)
     conv1_kernel: int = _setting(9, "Kernel size of the first convolution.", minimum=1)
@@ -145,8 +147,12 @@ class Config:
             raise ConfigError(f"--decay_rate={self.decay_rate}: must be above 0 and at most 1.")
         if self.affnist_variants > affnist.VARIANTS:
             raise ConfigError(f"--affnist_variants={self.affnist_variants}: must be at most {affnist.VARIANTS}.")
-        if self.variant == models.RELEASED and self.activity != models.AGREEMENT:
-            raise ConfigError(f"--activity={self.activity}: the released variant has its loss from the ladder.")
+        try:
+            models.choices_of(self.variant)
+        except ValueError as error:
+            raise ConfigError(f"--variant={self.variant}: {error}") from None
+        if self.variant != models.PAPER and self.activity != models.AGREEMENT:
+            raise ConfigError(f"--activity={self.activity}: is an ablation of --variant={models.PAPER} alone.")
         if not 0 <= self.stop_at_error < 100:
             raise ConfigError(f"--stop_at_error={self.stop_at_error}: must be a percentage, from 0 to below 100.")
         if self.stop_at_error and self.dataset not in (self.eval_datasets or (self.dataset,)):
@@ -175,7 +181,7 @@ class Config:
             self,
             image_size=image_size,
             max_shift=max_shift if self.max_shift is None else self.max_shift,
-            shuffle=self.variant == models.PAPER if self.shuffle is None else self.shuffle,
+            shuffle=self.variant != models.RELEASED if self.shuffle is None else self.shuffle,
             eval_datasets=self.eval_datasets or (self.dataset,),
         )
         config.check_geometry(image_size)

@@ -394,10 +394,16 @@ class Ablation:
     Attributes:
       row: as printed.
       changed: settings; ``{"k": None}`` keeps every capsule.
+      quick: whether ``--quick`` trains it too; not the released graph's choices one at a time.
     """
 
     row: str
     changed: dict[str, Any]
+    quick: bool = True
+
+
+def _one_choice(row: str, choice: str) -> Ablation:
+    return Ablation(f"of the released graph {row}", {"variant": f"{models.PAPER}+{choice}"}, quick=False)
 
 
 _ROUTING = {"model": configs.CAPSNET, "decoder": False}
@@ -412,6 +418,13 @@ ABLATIONS = {
     "random": Ablation("random capsules kept", {"selection": models.RANDOM}),
     "placed_once": Ablation("training digits placed once, not anew", {"placement": configs.FIXED}),
     "released": Ablation("the released graph's choices, but shuffled", {"variant": models.RELEASED, "shuffle": True}),
+    "rectified": _one_choice("the ReLU before the squash", models.RECTIFIED),
+    "widths": _one_choice("the widths of the class networks", models.WIDTHS),
+    "biases": _one_choice("the class networks' initial biases", models.BIASES),
+    "unit": _one_choice("the regression from s/|s|", models.UNIT),
+    "distance": _one_choice("the distance, not squared", models.DISTANCE),
+    "loss": _one_choice("the loss, and 1 - error as activity", models.LOSS),
+    "code_loss": _one_choice("the code loss", models.CODE_LOSS),
     "half_rate": Ablation("half the learning rate", {"learning_rate": 1e-3}),
 }
 
@@ -430,6 +443,8 @@ def ablations(plan: Plan) -> None:
     """Trains a narrow network on expanded MNIST with one thing left out at a time; their errors on affNIST."""
     rows = []
     for name, config in ablated(plan.settings_of("ablation", seed=0)).items():
+        if plan.quick and not ABLATIONS[name].quick:
+            continue
         folder = plan.workdir / f"ablation_{name}"
         results = runs.read_results(folder) if plan.finish(config, folder) else {}
         rows.append({"network": ABLATIONS[name].row, "parameters": _parameters(config), "epochs": config.epochs})

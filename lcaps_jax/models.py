@@ -21,6 +21,10 @@ from lcaps_jax.convolution import output_size, preferred_layout, strided_conv
 PAPER = "paper"
 RELEASED = "released"
 VARIANTS = (PAPER, RELEASED)
+# Where the released graph departs from the paper; see choices_of.
+RECTIFIED, WIDTHS, BIASES, UNIT, DISTANCE, LOSS, CODE_LOSS = RELEASED_CHOICES = (
+    "rectified", "widths", "biases", "unit", "distance", "loss", "code_loss",
+)  # fmt: skip
 AGREEMENT, LENGTH = ACTIVITIES = ("agreement", "length")
 ACTIVE, RANDOM = SELECTIONS = ("active", "random")
 
@@ -74,6 +78,38 @@ def geometry(image_size: int, conv1_kernel: int, primary_kernel: int, capsule_ty
         )
     grid = output_size(output_size(image_size, conv1_kernel, 1), primary_kernel, _PRIMARY_STRIDE)
     return Geometry(grid, grid * grid * capsule_types, _PRIMARY_STRIDE, field)
+
+
+def choices_of(variant: str) -> frozenset[str]:
+    """Which of the released graph's choices a variant makes, of ``RELEASED_CHOICES``.
+
+    * rectified: a ReLU before the squash, so that capsules are not negative.
+    * widths: 128, 256, 384 for f and f_reg in place of 384, 256, 128, and K, K, K for p in place of 3K, 2K, K.
+    * biases: of the class networks, not zero at first but uniform in ``+-sqrt(3/width)``.
+    * unit: capsules are regressed from ``s/(|s|+1e-8)``, not from s.
+    * distance: the error is the mean distance, not its square.
+    * loss: ``released_loss`` of the error in place of the margin loss, and 1 - error as the activity.
+    * code_loss: ``released_code_loss``.
+
+    Args:
+      variant: ``"paper"``, which makes none; ``"released"``, which makes all; or, to find out what one does, as
+        ``"paper+rectified"`` or ``"paper+distance+loss"``.
+
+    Returns:
+      Their names.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    if variant == RELEASED:
+        return frozenset(RELEASED_CHOICES)
+    base, *made = variant.split("+")
+    if base != PAPER or not set(made) <= set(RELEASED_CHOICES):
+        raise ValueError(
+            f"variant must be one of {', '.join(VARIANTS)}, or {PAPER} with any of +{', +'.join(RELEASED_CHOICES)}; "
+            f"got {variant!r}."
+        )
+    return frozenset(made)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -206,9 +242,9 @@ class PrimaryCapsules(nn.Module):
 _glorot_per_class = nn.initializers.glorot_uniform(batch_axis=0)
 
 
-def _bias_initializer(variant: str, width: int):
+def _bias_initializer(uniform: bool, width: int):
     """Zeros; in the released graph uniform in ``+-sqrt(3/width)``."""
-    if variant == PAPER:
+    if not uniform:
         return nn.initializers.zeros
     limit = (3 / width) ** 0.5
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
@@ -220,14 +256,14 @@ class ClassNetworks(nn.Module):
     Attributes:
       classes: J.
       widths: of the layers.
-      variant: decides the biases' initial values.
+      uniform_biases: at first, in place of zeros.
       dtype: of the computation.
       last_is_linear: no ReLU after the last layer.
     """
 
     classes: int
     widths: tuple[int, ...]
-    variant: str = PAPER
+    uniform_biases: bool = False
     dtype: jnp.dtype = jnp.float32
     last_is_linear: bool = False
 
@@ -237,7 +273,7 @@ class ClassNetworks(nn.Module):
         x = jnp.broadcast_to(code.astype(self.dtype), (self.classes, *code.shape))
         for layer, width in enumerate(self.widths, start=1):
             kernel = self.param(f"kernel{layer}", _glorot_per_class, (self.classes, x.shape[-1], width))
-            bias = self.param(f"bias{layer}", _bias_initializer(self.variant, width), (self.classes, width))
+            bias = self.param(f"bias{layer}", _bias_initializer(self.uniform_biases, width), (self.classes, width))
             x = jnp.einsum("jbi,jio->jbo", x, kernel.astype(self.dtype), precision=lax.Precision.HIGHEST)
             x = x + bias[:, None].astype(self.dtype)
             if not (self.last_is_linear and layer == len(self.widths)):
@@ -251,7 +287,7 @@ class LadderLayer(nn.Module):
     Attributes:
       classes: J.
       pose_dim: D.
-      variant: "paper" or "released".
+      variant: "paper", "released", or the paper's with some of the released graph's choices; see ``choices_of``.
       activity: "agreement", or "length" to leave the ladder out: the pose is then ``squash(s)`` and its length the
         activity, as in CapsNet (an ablation of the paper's variant).
       dtype: of the class networks; norms, sums and activities are float32.
@@ -278,14 +314,13 @@ class LadderLayer(nn.Module):
         Raises:
           ValueError: for an unknown variant or activity.
         """
-        _check_choice("variant", self.variant, VARIANTS)
         _check_choice("activity", self.activity, ACTIVITIES)
+        made = choices_of(self.variant)
         k, dim = kept.shape[-2:]
-        paper = self.variant == PAPER
         matrix = dim * self.pose_dim  # entries of one linear operator
-        hidden_widths = (3 * matrix, 2 * matrix, matrix) if paper else (matrix, 2 * matrix, 3 * matrix)
-        weight_widths = (3 * k, 2 * k, k, k) if paper else (k, k, k, k)
-        networks = functools.partial(ClassNetworks, self.classes, variant=self.variant, dtype=self.dtype)
+        hidden_widths = (matrix, 2 * matrix, 3 * matrix) if WIDTHS in made else (3 * matrix, 2 * matrix, matrix)
+        weight_widths = (k, k, k, k) if WIDTHS in made else (3 * k, 2 * k, k, k)
+        networks = functools.partial(ClassNetworks, self.classes, uniform_biases=BIASES in made, dtype=self.dtype)
 
         contribution = networks(weight_widths, last_is_linear=True, name="contribution")(code)
         contribution = nn.sigmoid(contribution.astype(jnp.float32))
@@ -294,7 +329,7 @@ class LadderLayer(nn.Module):
         # The last layers are stored as they are contracted: see capsules.propagate_factored. Glorot's fans stay
         # those of the layer they are, h to K*d*D.
         width, rows = hidden_widths[-1], k * dim
-        bias_init = _bias_initializer(self.variant, rows * self.pose_dim)
+        bias_init = _bias_initializer(BIASES in made, rows * self.pose_dim)
         kernel = self.param(
             "propagation_kernel",
             nn.initializers.glorot_uniform(in_axis=2, out_axis=(1, 3), batch_axis=0),
@@ -315,10 +350,12 @@ class LadderLayer(nn.Module):
         )
         bias_reg = self.param("regression_bias", bias_init, (self.classes, self.pose_dim, rows))
 
-        unit = capsules.direction(s) if paper else capsules.direction(s, _RELEASED_EPSILON)
-        regressed = capsules.regress_factored(s if paper else unit, hidden_reg, cast(kernel_reg), cast(bias_reg), dim)
-        error = capsules.regression_error(regressed, kept, squared=paper)  # [J, B]
-        activity = capsules.agreement_of_error(error) if paper else 1 - error
+        unit = capsules.direction(s, _RELEASED_EPSILON if UNIT in made else 0.0)
+        regressed = capsules.regress_factored(
+            unit if UNIT in made else s, hidden_reg, cast(kernel_reg), cast(bias_reg), dim
+        )
+        error = capsules.regression_error(regressed, kept, squared=DISTANCE not in made)  # [J, B]
+        activity = 1 - error if LOSS in made else capsules.agreement_of_error(error)
         return LadderOutput(
             activity=activity.T,
             error=error.T,
@@ -337,7 +374,7 @@ class LadderCapsNet(nn.Module):
       channels: of Conv1.
       types: primary capsules at each position.
       capsule_dim, pose_dim: d and D.
-      variant: "paper", or "released" for what the authors' graph does instead.
+      variant: "paper", "released" for what the authors' graph does instead, or some of it; see ``choices_of``.
       activity: see LadderLayer.
       selection: which capsules are kept, the most "active" or, as an ablation, "random" ones, drawn by the image.
       convolution: method, see ``strided_conv``.
@@ -382,8 +419,6 @@ class LadderCapsNet(nn.Module):
             selection.
         """
         del labels, keys
-        _check_choice("variant", self.variant, VARIANTS)
-        _check_choice("activity", self.activity, ACTIVITIES)
         _check_choice("selection", self.selection, SELECTIONS)
         sizes = geometry(min(images.shape[1:3]), self.conv1_kernel, self.primary_kernel, self.types)
         if images.shape[1] == images.shape[2]:
@@ -394,7 +429,7 @@ class LadderCapsNet(nn.Module):
             channels=self.channels,
             types=self.types,
             dim=self.capsule_dim,
-            rectify=self.variant == RELEASED,
+            rectify=RECTIFIED in choices_of(self.variant),
             method=self.convolution,
             dtype=self.dtype,
             name="primary_capsules",
@@ -419,10 +454,12 @@ class LadderCapsNet(nn.Module):
     def loss(self, output: NetworkOutput, labels: jax.Array, images: jax.Array | None = None) -> jax.Array:
         """Loss of each example, ``[B]`` (section 4), of the output and integer labels ``[B]``; images are not used."""
         del images
-        if self.variant == PAPER:
-            class_loss, code_loss = capsules.margin_loss(output.activity, labels), capsules.code_loss
+        made = choices_of(self.variant)
+        if LOSS in made:
+            class_loss = capsules.released_loss(output.error, labels)
         else:
-            class_loss, code_loss = capsules.released_loss(output.error, labels), capsules.released_code_loss
+            class_loss = capsules.margin_loss(output.activity, labels)
+        code_loss = capsules.released_code_loss if CODE_LOSS in made else capsules.code_loss
         return class_loss + CODE_LOSS_WEIGHT * code_loss(output.code, output.primary_activity)
 
 

@@ -58,7 +58,7 @@ def test_json_round_trip(tmp_path):
     "settings, message",
     [
         ({"model": "resnet"}, r"--model=resnet: must be one of lcapsnet"),
-        ({"variant": "final"}, r"--variant=final: must be one of paper, released"),
+        ({"variant": "final"}, r"--variant=final: variant must be one of paper, released, or paper with any of \+rect"),
         ({"precision": "float16"}, r"--precision=float16: must be one of float32, bfloat16"),
         ({"k": 0}, r"--k=0: must be at least 1"),
         ({"batch_size": 0}, r"--batch_size=0: must be at least 1"),

@@ -152,7 +152,7 @@ def test_refusals_are_one_line(tmp_path, settings, message):
         ({"validation_size": 8000}, "--validation_size=8000: the training part has 8000 images, so at most 7999"),
         ({"stop_at_error": 100.0}, "--stop_at_error=100.0: must be a percentage, from 0 to below 100"),
         ({"stop_at_error": 1.0, "eval_datasets": ("mnist",)}, "--stop_at_error=1.0: --eval_datasets must name sample"),
-        ({"variant": "released", "activity": "length"}, "--activity=length: the released variant has its loss from"),
+        ({"variant": "released", "activity": "length"}, "--activity=length: is an ablation of --variant=paper"),
         ({"dataset": "folder"}, "give the folder that holds train/CLASS/FILE as --data_dir"),
     ],
 )

@@ -202,6 +202,64 @@ def test_convnet_against_lax_and_its_dropout():
     np.testing.assert_allclose(draws.mean(axis=0), logits, atol=4 * float(np.std(draws, axis=0).max()) / 200**0.5)
 
 
+def test_all_the_released_graph_s_choices_are_the_released_graph():
+    images = jax.random.uniform(jax.random.key(1), (2, 28, 28, 1))
+    every = _network(variant="+".join((models.PAPER, *models.RELEASED_CHOICES)))
+    params = _init(every, images)
+    chex.assert_trees_all_equal(params, _init(_network(variant="released"), images))
+
+    def output_and_loss(variant):
+        model = _network(variant=variant)
+        output = model.apply({"params": params}, images)
+        return output, model.loss(output, jnp.array([0, 2]))
+
+    chex.assert_trees_all_equal(output_and_loss(every.variant), output_and_loss("released"))
+
+
+def test_each_of_the_released_graph_s_choices_changes_what_it_says():
+    images = jax.random.uniform(jax.random.key(1), (2, 28, 28, 1))
+    labels = jnp.array([0, 2])
+    shapes = {
+        v: jax.eval_shape(_network(variant=v).init, jax.random.key(0), images)
+        for v in (*models.VARIANTS, "paper+widths")
+    }
+    assert shapes["paper+widths"] == shapes["released"] != shapes["paper"]
+    params = _init(_network(variant="paper+biases"), images)
+    for width in (384, 256, 128):
+        bias = params["ladder"]["propagation"][f"bias{(384, 256, 128).index(width) + 1}"]
+        assert 0.9 * np.sqrt(3 / width) < np.abs(bias).max() <= np.sqrt(3 / width)
+
+    def output_and_loss(choice, params=params):
+        model = _network(variant=f"paper+{choice}")
+        output = model.apply({"params": params}, images, with_regressed=True)
+        return output, model.loss(output, labels)
+
+    plain, plain_loss = output_and_loss("biases")  # of which only the first values differ
+    rectified, _ = output_and_loss("rectified")
+    assert plain.kept.min() < 0 <= rectified.kept.min()
+
+    twice = {**params, "ladder": {**params["ladder"]}}
+    for name in ("propagation_kernel", "propagation_bias"):
+        twice["ladder"][name] = 2 * params["ladder"][name]
+    unit, unit_twice = (output_and_loss("unit", p)[0].regressed for p in (params, twice))
+    np.testing.assert_allclose(unit, unit_twice, atol=1e-6)
+    assert np.abs(output_and_loss("biases", twice)[0].regressed - plain.regressed).max() > 1e-3
+
+    distance, _ = output_and_loss("distance")
+    mean_distance = np.linalg.norm(plain.regressed - plain.kept[:, None], axis=-1).mean(axis=-1)
+    np.testing.assert_allclose(distance.error, mean_distance, atol=1e-6)
+    np.testing.assert_allclose(distance.activity, np.exp(-5.12 * mean_distance), atol=1e-6)
+
+    own, own_loss = output_and_loss("loss")
+    code_loss = 1e-4 * capsules.code_loss(plain.code, plain.primary_activity)
+    np.testing.assert_allclose(own.activity, 1 - plain.error, atol=1e-6)
+    np.testing.assert_allclose(own_loss, capsules.released_loss(plain.error, labels) + code_loss, atol=1e-6)
+
+    _, own_loss = output_and_loss("code_loss")
+    own_code_loss = 1e-4 * capsules.released_code_loss(plain.code, plain.primary_activity)
+    np.testing.assert_allclose(own_loss, plain_loss - code_loss + own_code_loss, atol=1e-6)
+
+
 def test_initial_scale_is_glorot_s_of_one_class_network():
     model = LadderLayer(classes=10)
     params = _init(model, jnp.zeros((1, 20, 8)), jnp.zeros((1, 100)))
@@ -249,14 +307,14 @@ def test_an_image_too_small_is_refused_with_what_would_do():
 def test_k_and_unknown_choices_are_refused():
     with pytest.raises(ValueError, match="k=73 of n=72"):
         _network(k=73).init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-    with pytest.raises(ValueError, match="paper, released, got 'final'"):
+    with pytest.raises(ValueError, match="paper, released, or paper with any of .rectified, .*got 'final'"):
         _network(variant="final").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     with pytest.raises(ValueError, match="agreement, length, got 'lenght'"):
         _network(activity="lenght").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     with pytest.raises(ValueError, match="active, random, got 'Active'"):
         _network(selection="Active").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-    with pytest.raises(ValueError, match="paper, released, got 'final'"):
-        models.LadderLayer(3, variant="final").init(jax.random.key(0), jnp.zeros((1, 5, 8)), jnp.zeros((1, 9)))
+    with pytest.raises(ValueError, match="got 'paper.squashed'"):
+        LadderLayer(3, variant="paper+squashed").init(jax.random.key(0), jnp.zeros((1, 5, 8)), jnp.zeros((1, 9)))
 
 
 def test_bfloat16_computes_nearly_the_same_with_float32_outputs():
