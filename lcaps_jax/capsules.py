@@ -295,12 +295,13 @@ def route_factored(capsules: jax.Array, kernel: jax.Array, iterations: int) -> R
         back = _einsum("be,ef->bf", pose.astype(transform.dtype), transform)
         return jnp.sum(back.reshape(batch, dim, count) * u, axis=1)
 
-    logits = jnp.zeros((classes, batch, count))
-    for iteration in range(iterations):
+    logits = 0.0
+    coupling = jnp.full((classes, batch, count), 1 / classes)  # their softmax; XLA takes seconds to find that itself
+    pose = each_class(pose_of_class, (coupling, kernel))
+    for _ in range(iterations - 1):
+        logits += each_class(agreement_of_class, (pose, kernel))
         coupling = _softmax_over_classes(logits)
         pose = each_class(pose_of_class, (coupling, kernel))
-        if iteration + 1 < iterations:
-            logits += each_class(agreement_of_class, (pose, kernel))
     return Routed(pose.swapaxes(0, 1), coupling.transpose(1, 2, 0))
 
 
