@@ -300,8 +300,8 @@ def read_config(workdir: pathlib.Path) -> tuple[Config, dict]:
     return Config.from_json(settings), about
 
 
-def write_json(path: pathlib.Path, value) -> None:
-    """Writes a JSON file whole or not at all."""
+def write_json(path: pathlib.Path, value, indent: int | None = 2) -> None:
+    """Writes a JSON file whole or not at all; in one line without an indent."""
     partial = path.with_name(path.name + PARTIAL)
-    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial.write_text(json.dumps(value, indent=indent) + "\n")
     partial.replace(path)

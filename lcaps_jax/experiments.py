@@ -4,10 +4,12 @@
 
 Run from the repository: the settings of every run are the flagfiles in ``configs/``. What has been trained is not
 trained again, and what was interrupted goes on. ``--notrain`` shows what there is so far; ``--quick`` does all of it
-with small networks, in minutes.
+with small networks, in minutes. What the figures need of a network is kept as text beside its results, so that they
+can be drawn, and later networks compared with it, when its checkpoints are gone: ``--workdir=docs/results --notrain``
+shows the tables of the runs that this repository tells of.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import itertools
@@ -136,7 +138,7 @@ class Plan:
                 runs.train(config, folder)
             except training.DivergenceError as error:
                 print(f"{folder}: {error} Its cell stays empty.", flush=True)
-        return runs.is_finished(config, folder)
+        return runs.is_finished(config, folder, archived=not self.train)
 
     def seeds(self, cell: Cell) -> range:
         """Of a cell's runs."""
@@ -281,8 +283,8 @@ def table3(plan: Plan) -> None:
 
 def figure1(plan: Plan) -> None:
     """Mean length and mean coupling coefficient of CapsNet's most active capsules over all training zeros."""
-    for folder in _finished(plan, "figure1", ["mnist_capsnet"]).values():
-        activity, coupling = primary_means(runs.load_run(folder), _zeros(plan), _ZERO)
+    for means in _zeros_through(plan, "figure1", ["mnist_capsnet"]).values():
+        activity, coupling = np.array(means["activity"]), np.array(means["coupling"])
         _save(plan, "figure1", figures.lengths_and_couplings(activity, coupling))
         _write_table(plan, "figure1", _couplings_by_rank(activity, coupling))
 
@@ -304,11 +306,9 @@ def _couplings_by_rank(activity: np.ndarray, coupling: np.ndarray) -> list[dict]
 
 def figure4(plan: Plan) -> None:
     """Mean activity of the most active capsules for K = 50, 70 and 100 over all training zeros."""
-    names = [f"mnist_9x9_k{k}" for k in (50, 70, 100)]
-    trained = [runs.load_run(folder) for folder in _finished(plan, "figure4", names).values()]
-    if trained:
-        zeros = _zeros(plan)
-        activities = {run.config.k: primary_means(run, zeros, _ZERO)[0] for run in trained}
+    cells = {f"mnist_9x9_k{k}": k for k in (50, 70, 100)}
+    if means := _zeros_through(plan, "figure4", list(cells)):
+        activities = {cells[name]: np.array(of_one["activity"]) for name, of_one in means.items()}
         _save(plan, "figure4", figures.activity_levels(activities))
 
 
@@ -318,6 +318,41 @@ def _finished(plan: Plan, what: str, flagfiles: Sequence[str]) -> dict[str, path
     if missing := [name for name, folders in found.items() if not folders]:
         print(f"{what}: without {', '.join(missing)}, not trained yet.", flush=True)
     return {name: folders[0] for name, folders in found.items() if folders}
+
+
+def _measured(folders: Mapping[str, pathlib.Path], what: str, measure: Callable[[runs.Run], dict]) -> dict[str, dict]:
+    """What is measured of runs' networks, from the runs' folders or measured now and kept there.
+
+    Leaves out, with a word about it, those of which neither that nor a checkpoint is there.
+    """
+    found = {}
+    for name, folder in folders.items():
+        path = folder / "experiments" / f"{what}.json"
+        step = max(result["step"] for result in runs.read_results(folder).values())
+        if path.exists() and (kept := json.loads(path.read_text()))["step"] == step:
+            found[name] = kept
+        elif (folder / "checkpoints").is_dir():
+            found[name] = {"step": step} | measure(runs.load_run(folder))
+            path.parent.mkdir(exist_ok=True)
+            configs.write_json(path, found[name], indent=None)
+        else:
+            print(f"{what}: without {folder.name}, whose checkpoints are gone.", flush=True)
+    return found
+
+
+def _rounded(x) -> list | None:
+    """An array for a file to be read by people."""
+    return None if x is None else np.asarray(x, np.float64).round(4).tolist()
+
+
+def _zeros_through(plan: Plan, what: str, flagfiles: Sequence[str]) -> dict[str, dict]:
+    """``primary_means`` over all training zeros, of the cells that have been trained."""
+
+    def measure(run):
+        activity, coupling = primary_means(run, _zeros(plan), _ZERO)
+        return {"activity": _rounded(activity), "coupling": _rounded(coupling)}
+
+    return _measured(_finished(plan, what, flagfiles), "zeros", measure)
 
 
 def _zeros(plan: Plan) -> np.ndarray:
@@ -352,20 +387,23 @@ def errors_by_transformation(plan: Plan) -> None:
     # Of the ablations those that compare the layers with routing; they are not trained for this.
     for name, config in ablated(plan.settings_of("ablation", seed=0)).items():
         folder = plan.workdir / f"ablation_{name}"
-        if name in _NARROW and runs.is_finished(config, folder):
+        if name in _NARROW and runs.is_finished(config, folder, archived=not plan.train):
             networks[_NARROW[name]] = folder
     if not networks:
         return
     split = cast(data.Affnist, data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS))
+
+    def predict(run):
+        steps = training.make_eval_steps(run.model)
+        result = training.evaluate(steps, run.params, training.on_devices(split), parallel.round_up(100))
+        return {"predicted": "".join(str(label) for label in result.predicted)}
+
+    if not (predictions := _measured(networks, "affnist", predict)):
+        return
+    wrong = {
+        name: np.array(list(of_one["predicted"])).astype(int) != split.labels for name, of_one in predictions.items()
+    }
     done = jax.tree.map(np.asarray, split.transformations())
-    wrong = {}
-    for name, folder in networks.items():
-        run = runs.load_run(folder)
-        parts = training.on_devices(split)
-        predicted = training.evaluate(
-            training.make_eval_steps(run.model), run.params, parts, parallel.round_up(100)
-        ).predicted
-        wrong[name] = predicted != split.labels
     continuous = {
         "rotation (degrees)": np.rad2deg(done.rotation),
         "shear": done.shear,
@@ -375,10 +413,11 @@ def errors_by_transformation(plan: Plan) -> None:
     quantities = {name: (values, figures.equal_ranges(values)) for name, values in continuous.items()}
     farthest = np.abs(done.shift).max(axis=1)
     # Up to the shifts of training, then by two pixels, then all of the few that are left.
-    edges = [0, *range(data.EXPANDED_SHIFT + 1, 2 * data.EXPANDED_SHIFT + 2, 2), farthest.max() + 1]
+    edges = [0, *range(data.EXPANDED_SHIFT + 1, 2 * data.EXPANDED_SHIFT + 2, 2)]
+    edges.append(max(*edges, farthest.max()) + 1)
     quantities["shift from the middle (pixels)"] = farthest, np.array(edges)
     _save(plan, "robustness", figures.errors_by(quantities, wrong))
-    _save(plan, "transformed", figures.activity_under(*_transformed_digit(split.digits, networks)))
+    _transformed_digit(plan, split.digits, networks)
     rows = [
         {"quantity": quantity, "from": f"{low:.2f}", "below": f"{high:.2f}", "images": count, **errors}
         for quantity, (values, edges) in quantities.items()
@@ -421,7 +460,7 @@ ABLATIONS = {
     "rectified": _one_choice("the ReLU before the squash", models.RECTIFIED),
     "widths": _one_choice("the widths of the class networks", models.WIDTHS),
     "biases": _one_choice("the class networks' initial biases", models.BIASES),
-    "unit": _one_choice("the regression from s/|s|", models.UNIT),
+    "unit": _one_choice("the regression from the direction of the pose", models.UNIT),
     "distance": _one_choice("the distance, not squared", models.DISTANCE),
     "loss": _one_choice("the loss, and 1 - error as activity", models.LOSS),
     "code_loss": _one_choice("the code loss", models.CODE_LOSS),
@@ -463,8 +502,8 @@ def _parameters(config: Config) -> str:
     return f"{sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6:.1f} M"
 
 
-def _transformed_digit(digits: data.Split, networks: dict[str, pathlib.Path]):
-    """Activities and poses of one digit's class as the digit is rotated, sheared, scaled and moved."""
+def _transformed_digit(plan: Plan, digits: data.Split, networks: dict[str, pathlib.Path]) -> None:
+    """Draws activities and poses of one digit's class as the digit is rotated, sheared, scaled and moved."""
     steps = 41
     sweeps = {
         robustness.ROTATION: np.linspace(-90, 90, steps),
@@ -474,15 +513,22 @@ def _transformed_digit(digits: data.Split, networks: dict[str, pathlib.Path]):
     }
     digit = np.broadcast_to(digits.images[:1, :, :, 0] / np.float32(255), (steps, *digits.images.shape[1:3]))
     label = int(digits.labels[0])
-    results: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
-    for name, folder in networks.items():
-        run = runs.load_run(folder)
-        apply = jax.jit(lambda params, images, run=run: run.model.apply({"params": params}, images))
+
+    def measure(run):
+        apply = jax.jit(lambda params, images: run.model.apply({"params": params}, images))
+        measured = {}
         for sweep, values in sweeps.items():
             output = apply(run.params, affnist.warp(digit, robustness.transformation(sweep, values))[..., None])
-            pose = None if output.pose is None else np.asarray(output.pose[:, label])
-            results.setdefault(name, {})[sweep] = (np.asarray(output.activity[:, label]), pose)
-    return label, sweeps, results
+            pose = None if output.pose is None else output.pose[:, label]
+            measured[sweep] = {"activity": _rounded(output.activity[:, label]), "pose": _rounded(pose)}
+        return measured
+
+    results = {
+        name: {sweep: (of_one[sweep]["activity"], of_one[sweep]["pose"]) for sweep in sweeps}
+        for name, of_one in _measured(networks, "transformed_digit", measure).items()
+    }
+    if results:
+        _save(plan, "transformed", figures.activity_under(label, sweeps, results))
 
 
 def _save(plan: Plan, name: str, figure) -> None:

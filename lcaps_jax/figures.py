@@ -7,6 +7,7 @@ import re
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 import numpy as np
+import numpy.typing as npt
 
 from lcaps_jax.data import Array, Split, TestSet
 from lcaps_jax.metrics import read_metrics
@@ -378,7 +379,7 @@ def errors_under(errors: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]
 def activity_under(
     label: int,
     sweeps: Mapping[str, np.ndarray],
-    results: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray | None]]],
+    results: Mapping[str, Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike | None]]],
 ) -> Figure:
     """Activity of a digit's class above its pose, as the digit is transformed.
 

@@ -171,8 +171,10 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f", ... ({len(names)})" if len(names) > 10 else "")
 
 
-def is_finished(config: Config, workdir: pathlib.Path) -> bool:
+def is_finished(config: Config, workdir: pathlib.Path, archived: bool = False) -> bool:
     """Whether a run with these settings has all its epochs, and their evaluation, behind it.
+
+    With ``archived`` also one of which nothing but settings, log and results has been kept.
 
     Raises:
       ConfigError: where the run in the folder is one with other settings.
@@ -182,11 +184,13 @@ def is_finished(config: Config, workdir: pathlib.Path) -> bool:
     earlier, about = read_config(workdir)
     config = config.with_defaults_of(earlier)
     config.check_continues(earlier, workdir)
+    results = read_results(workdir)
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-        last = max(checkpoints.steps(), default=None)
+        steps = checkpoints.steps() or (archived and [result["step"] for result in results.values()]) or []
+    last = max(steps, default=None)
     results = {
         name: result
-        for name, result in read_results(workdir).items()
+        for name, result in results.items()
         if result["step"] == last and result.get("variants", math.inf) >= config.affnist_variants
     }
     if not set(config.eval_datasets) <= set(results):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 
 import jax
@@ -82,9 +83,71 @@ def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch
     assert len(rows) == len(CELLS) and (tmp_path / "table2.md").read_text() in printed
     there = [cell.flagfile for cell, row in zip(CELLS, rows) if row["error, %"]]
     assert there == ["mnist_9x9_k70", "mnist_9x9_k50"]
+    # What was measured is kept as text, and is drawn again without the networks.
+    kept = json.loads((tmp_path / "mnist_9x9_k50" / "experiments" / "zeros.json").read_text())
+    assert len(kept["activity"]) == 72 and kept["coupling"] is None
+    (tmp_path / "figures" / "figure4.png").unlink()
+    shutil.rmtree(tmp_path / "mnist_9x9_k50" / "checkpoints")
+    shutil.rmtree(tmp_path / "mnist_9x9_k70" / "checkpoints")
+    (tmp_path / "mnist_9x9_k70" / "experiments" / "zeros.json").unlink()
+    monkeypatch.setattr(runs, "load_run", None)
+    experiments.run(["table2", "figure4"], plan)
+    assert (tmp_path / "figures" / "figure4.png").exists() and json.loads(
+        (tmp_path / "table2.json").read_text()
+    ) == rows
+    assert "zeros: without mnist_9x9_k70, whose checkpoints are gone." in capsys.readouterr().out
+    # A run that has gone on since is measured anew.
+    results = runs.read_results(tmp_path / "mnist_9x9_k50")
+    results["mnist"]["step"] += 1
+    (tmp_path / "mnist_9x9_k50" / "results.json").write_text(json.dumps(results))
+    experiments._measured({"k50": tmp_path / "mnist_9x9_k50"}, "zeros", lambda run: {})
+    assert "zeros: without mnist_9x9_k50, whose checkpoints are gone." in capsys.readouterr().out
     settings = dataclasses.replace(settings, k=6)
     with pytest.raises(ConfigError, match="--k=6: the run in .*mnist_9x9_k70 was begun with k=5"):
         experiments.run(["table2"], plan)
+
+
+def test_the_tables_of_the_documents_are_those_of_the_raw_results(tmp_path):
+    """Every line that the commands make of ``docs/results`` stands in ``docs/results.md``."""
+    docs = pathlib.Path(__file__).parents[1] / "docs"
+    workdir = shutil.copytree(docs / "results", tmp_path / "results")
+    experiments.run(["table2", "ablations"], Plan(workdir, quick=False, data_dir=None, train=False))
+    written = (docs / "results.md").read_text().splitlines()
+    for table in ("table2", "ablations"):
+        lines = (workdir / f"{table}.md").read_text().splitlines()
+        assert len(lines) > 10 and [line for line in lines if line not in written] == []
+
+
+def test_errors_on_affnist_are_counted_by_what_was_done_to_the_digit(tmp_path, monkeypatch):
+    settings = config.Config(**workloads.TINY).resolved(40, 0)
+    model = training.make_model(settings, 10)
+    params = training.compute_once(lambda: training.init_params(model, settings, 1))
+    run = runs.Run(model, params, settings, tuple("0123456789"), 1, 0)
+    (tmp_path / "ablation_whole" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "ablation_whole" / "results.json").write_text('{"affnist": {"step": 7}}')
+    split = data.Affnist(workloads.random_split(250))
+    monkeypatch.setattr(experiments, "_finished", lambda *arguments: {})
+    monkeypatch.setattr(runs, "is_finished", lambda config, folder, archived: folder.name == "ablation_whole")
+    monkeypatch.setattr(data, "load_test", lambda *arguments: split)
+    monkeypatch.setattr(runs, "load_run", lambda folder: run)
+    plan = Plan(tmp_path, quick=False, data_dir=None, train=False)
+    experiments.run(["robustness"], plan)
+    (images,) = split.parts()
+    output = jax.jit(model.apply)({"params": params}, data.to_unit_range(images.images))
+    predicted = np.asarray(output.activity).argmax(axis=1)
+    kept = json.loads((tmp_path / "ablation_whole" / "experiments" / "affnist.json").read_text())
+    assert kept == {"step": 7, "predicted": "".join(map(str, predicted))}
+    table = (tmp_path / "robustness.json").read_text()
+    for quantity in {row["quantity"] for row in json.loads(table)}:
+        rows = [row for row in json.loads(table) if row["quantity"] == quantity]
+        assert sum(row["images"] for row in rows) == 250
+        wrong = sum(row["images"] * row["narrow L-CapsNet"] / 100 for row in rows)
+        np.testing.assert_allclose(wrong, (predicted != split.labels).sum(), atol=0.1)
+    for name in ("robustness", "transformed"):
+        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5000
+    shutil.rmtree(tmp_path / "ablation_whole" / "checkpoints")
+    experiments.run(["robustness"], plan)
+    assert (tmp_path / "robustness.json").read_text() == table
 
 
 def test_a_run_that_diverges_leaves_its_cell_empty(tmp_path, monkeypatch, capsys):
