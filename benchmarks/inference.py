@@ -12,10 +12,10 @@ from absl import app, flags
 import numpy as np
 
 from benchmarks import steps, timing
-from lcaps_jax import data, parallel, training
+from lcaps_jax import affnist, data, parallel, training
 from lcaps_jax.config import Config
 
-_VARIANTS = flags.DEFINE_integer("variants", 32, "Of each of the 10,000 digits.", 3, 32)
+_VARIANTS = flags.DEFINE_integer("variants", affnist.VARIANTS, "Of each of the 10,000 digits.", 3, affnist.VARIANTS)
 _BATCH = flags.DEFINE_integer("batch", 100, "Images a step.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/inference.json", "JSON file to write.")
 

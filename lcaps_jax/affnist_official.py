@@ -6,11 +6,13 @@ import numpy as np
 from scipy import io
 import tensorflow_datasets as tfds
 
+from lcaps_jax import affnist
+
 SOURCE = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed/test_batches.zip"
 _ARCHIVE = "test_batches.zip"
 
 
-_BATCHES = range(1, 33)
+_BATCHES = range(1, affnist.VARIANTS + 1)
 
 
 def _batches(folder: pathlib.Path) -> dict[int, pathlib.Path]:

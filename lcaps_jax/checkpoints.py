@@ -42,7 +42,7 @@ def _silence_abandoned_reads() -> None:
     """Keeps the reads that Orbax abandons, when one of its many fails, from printing a traceback each.
 
     They end in the storage's threads or as garbage, some time later, where no caller can catch anything; the failure
-    itself is raised to the caller.
+    itself is raised to the caller. Their threads say no more than that the event loop is closed.
     """
     print_unraisable = sys.unraisablehook
 

@@ -17,9 +17,9 @@ from lcaps_jax.parallel import DeviceError
 from lcaps_jax.training import DivergenceError, Stopped
 
 # Flags that are paths, of any entry point.
-_PATHS = ("workdir", "data_dir", "images", "report")
+_PATHS = ("workdir", "data_dir", "images", "report", "output")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Of the path that was given.
+# Nearly always of a path that was given.
 _BAD_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 _USER_ERRORS = (ConfigError, DataError, DeviceError, CheckpointError, DivergenceError)
 
@@ -55,7 +55,9 @@ def _end_on(error: jax.errors.JaxRuntimeError) -> None:
     """Ends the process after one line for a device whose memory is full, or for another process that has ended."""
     reason, several = str(error).splitlines()[0], jax.process_count() > 1
     if reason.startswith("RESOURCE_EXHAUSTED"):
-        line = f"Error: a device's memory is full ({reason}). A smaller --batch_size takes less."
+        line = f"Error: a device's memory is full ({reason})."
+        if "batch_size" in flags.FLAGS:
+            line += " A smaller --batch_size takes less."
     elif several:
         line = f"Error: another process has ended or cannot be reached ({reason}). The same command on all continues."
     else:

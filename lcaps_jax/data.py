@@ -405,23 +405,9 @@ def _prepared_builder(name: str, data_dir: str | None, source: str | None = None
             f"--dataset={name}: is no image classification set: it has the features {sorted(features or {})}."
         )
     if not builder.is_prepared():
-        with _preparing(builder):
-            builder = tfds.builder(name, data_dir=data_dir)  # by now another process may have prepared it
-            if not builder.is_prepared():
-                _prepare(builder, name, tfds, source)
+        _prepare(builder, name, data_dir, source)
+        builder = tfds.builder(name, data_dir=data_dir)  # another process may have prepared it
     return builder
-
-
-@contextlib.contextmanager
-def _preparing(builder) -> Iterator[None]:
-    """Lets one process of this machine at a time prepare a set."""
-    root = pathlib.Path(str(builder.data_dir_root))
-    if "://" in str(builder.data_dir_root):  # a bucket, which knows no locks
-        yield
-        return
-    root.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(root / f".{builder.name}.lock"):
-        yield
 
 
 def _read_part(builder, part: str, image_size: int | None) -> Split:
@@ -509,8 +495,30 @@ def _read_classes(classes: dict[str, list[pathlib.Path]], names: Sequence[str], 
     return Split(np.stack(images)[order], np.array(labels, np.int32)[order])
 
 
-def _prepare(builder, name: str, tfds, source: str | None) -> None:
+@contextlib.contextmanager
+def _preparing(builder) -> Iterator[None]:
+    """Lets one process of this machine at a time prepare a set."""
+    root = pathlib.Path(str(builder.data_dir_root))
+    if "://" in str(builder.data_dir_root):  # a bucket, which knows no locks
+        yield
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(root / f".{builder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        parallel.say(f"Another process prepares {builder.name} in {root}; waiting for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _prepare(builder, name: str, data_dir: str | None, source: str | None) -> None:
     """Downloads and prepares a set, or says in seconds why it cannot be had; TFDS itself retries for minutes."""
+    import tensorflow_datasets as tfds
+
     has_files = source and builder.has_files()
     urls = [urllib.parse.urlsplit(url) for url in ([source] if source and not has_files else builder.url_infos or {})]
     servers = sorted({f"{url.scheme}://{url.netloc}" for url in urls if url.scheme.startswith("http")})
@@ -529,7 +537,9 @@ def _prepare(builder, name: str, tfds, source: str | None) -> None:
                 f"--dataset={name}: not prepared at {place}, and {server} cannot be reached ({error}). {advice}"
             ) from None
     try:
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        with _preparing(builder):
+            if not tfds.builder(name, data_dir=data_dir).is_prepared():
+                builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except Exception as error:  # TFDS raises what its many sources raise
         sources = ", ".join(servers) or "its source"
         raise DataError(

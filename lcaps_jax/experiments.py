@@ -133,12 +133,12 @@ class Plan:
 
         One that diverges does so again however often it is started, and is left out for the others' sake.
         """
-        if self.train:
+        if self.train and not runs.is_finished(config, folder, archived=True):
             try:
                 runs.train(config, folder)
             except training.DivergenceError as error:
                 print(f"{folder}: {error} Its cell stays empty.", flush=True)
-        return runs.is_finished(config, folder, archived=not self.train)
+        return runs.is_finished(config, folder, archived=True)
 
     def seeds(self, cell: Cell) -> range:
         """Of a cell's runs."""
@@ -158,7 +158,7 @@ class Plan:
         return [
             (cell, seed)
             for cell, seed in pairs
-            if not runs.is_finished(self.settings(cell, seed), self.folder(cell, seed))
+            if not runs.is_finished(self.settings(cell, seed), self.folder(cell, seed), archived=True)
         ]
 
 
@@ -320,14 +320,16 @@ def _finished(plan: Plan, what: str, flagfiles: Sequence[str]) -> dict[str, path
     return {name: folders[0] for name, folders in found.items() if folders}
 
 
-def _measured(folders: Mapping[str, pathlib.Path], what: str, measure: Callable[[runs.Run], dict]) -> dict[str, dict]:
+def _measured(
+    experiment: str, folders: Mapping[str, pathlib.Path], what: str, measure: Callable[[runs.Run], dict]
+) -> dict[str, dict]:
     """What is measured of runs' networks, from the runs' folders or measured now and kept there.
 
     Leaves out, with a word about it, those of which neither that nor a checkpoint is there.
     """
     found = {}
     for name, folder in folders.items():
-        path = folder / "experiments" / f"{what}.json"
+        path = folder / runs.MEASURED / f"{what}.json"
         step = max(result["step"] for result in runs.read_results(folder).values())
         if path.exists() and (kept := json.loads(path.read_text()))["step"] == step:
             found[name] = kept
@@ -336,7 +338,7 @@ def _measured(folders: Mapping[str, pathlib.Path], what: str, measure: Callable[
             path.parent.mkdir(exist_ok=True)
             configs.write_json(path, found[name], indent=None)
         else:
-            print(f"{what}: without {folder.name}, whose checkpoints are gone.", flush=True)
+            print(f"{experiment}: without {folder.name}, whose checkpoints are gone.", flush=True)
     return found
 
 
@@ -345,14 +347,14 @@ def _rounded(x) -> list | None:
     return None if x is None else np.asarray(x, np.float64).round(4).tolist()
 
 
-def _zeros_through(plan: Plan, what: str, flagfiles: Sequence[str]) -> dict[str, dict]:
+def _zeros_through(plan: Plan, experiment: str, flagfiles: Sequence[str]) -> dict[str, dict]:
     """``primary_means`` over all training zeros, of the cells that have been trained."""
 
     def measure(run):
         activity, coupling = primary_means(run, _zeros(plan), _ZERO)
         return {"activity": _rounded(activity), "coupling": _rounded(coupling)}
 
-    return _measured(_finished(plan, what, flagfiles), "zeros", measure)
+    return _measured(experiment, _finished(plan, experiment, flagfiles), "zeros", measure)
 
 
 def _zeros(plan: Plan) -> np.ndarray:
@@ -387,19 +389,21 @@ def errors_by_transformation(plan: Plan) -> None:
     # Of the ablations those that compare the layers with routing; they are not trained for this.
     for name, config in ablated(plan.settings_of("ablation", seed=0)).items():
         folder = plan.workdir / f"ablation_{name}"
-        if name in _NARROW and runs.is_finished(config, folder, archived=not plan.train):
+        if name in _NARROW and runs.is_finished(config, folder, archived=True):
             networks[_NARROW[name]] = folder
-    if not networks:
-        return
-    split = cast(data.Affnist, data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS))
+
+    @functools.cache  # loaded only where there is something to draw
+    def images():
+        return cast(data.Affnist, data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS))
 
     def predict(run):
         steps = training.make_eval_steps(run.model)
-        result = training.evaluate(steps, run.params, training.on_devices(split), parallel.round_up(100))
+        result = training.evaluate(steps, run.params, training.on_devices(images()), parallel.round_up(100))
         return {"predicted": "".join(str(label) for label in result.predicted)}
 
-    if not (predictions := _measured(networks, "affnist", predict)):
+    if not (predictions := _measured("robustness", networks, "affnist", predict)):
         return
+    split = images()
     wrong = {
         name: np.array(list(of_one["predicted"])).astype(int) != split.labels for name, of_one in predictions.items()
     }
@@ -525,7 +529,7 @@ def _transformed_digit(plan: Plan, digits: data.Split, networks: dict[str, pathl
 
     results = {
         name: {sweep: (of_one[sweep]["activity"], of_one[sweep]["pose"]) for sweep in sweeps}
-        for name, of_one in _measured(networks, "transformed_digit", measure).items()
+        for name, of_one in _measured("robustness", networks, "transformed_digit", measure).items()
     }
     if results:
         _save(plan, "transformed", figures.activity_under(label, sweeps, results))

@@ -100,9 +100,11 @@ def _opened(file: pathlib.Path) -> Iterator[Image.Image]:
     """An image file to be decoded inside; raises FileError for what is wrong with it."""
     try:
         with Image.open(file) as image:
-            # Pillow opens Netpbm's 16 bits as 32. Whatever else has 32 does not say what is black and what white.
+            # Pillow opens Netpbm's 16 bits as 32. Other such images do not say what is black and what white.
             if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-                raise ValueError("its pixels have 32 bits, of no known range; save it with 8 or 16")
+                raise ValueError(
+                    "its pixels are signed or have 32 bits, of no known range; save it with 8 or 16, unsigned"
+                )
             yield image
     except UnidentifiedImageError:
         raise FileError(f"{file} is not an image that Pillow can read.") from None

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 import datetime
 import html
 import io
-import math
 import pathlib
 
 import jax
@@ -103,9 +102,11 @@ def _errors(loaded: Mapping[str, runs.Run], logs: Mapping[str, Sequence[dict]]) 
     rows = [["run", "network", "parameters", "steps", "minutes", *sets]]
     for name, run in loaded.items():
         parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
-        last = logs[name][-1] if logs[name] else {"step": run.step, "seconds": math.nan}
+        step, minutes = run.step, ""
+        if logs[name]:
+            step, minutes = logs[name][-1]["step"], f"{logs[name][-1]['seconds'] / 60:.1f}"
         rows.append(
-            [name, run.config.model, f"{parameters:,}", f"{last['step']:,}", f"{last['seconds'] / 60:.1f}"]
+            [name, run.config.model, f"{parameters:,}", f"{step:,}", minutes]
             + [_error(run.results[test]) if test in run.results else "" for test in sets]
         )
     return _table(rows)

@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import math
 import pathlib
+import shutil
 import subprocess
 
 import filelock
@@ -32,6 +33,7 @@ from lcaps_jax.config import (
 from lcaps_jax.models import Decoder, Geometry, Network, geometry
 
 RESULTS_FILE = "results.json"
+MEASURED = "experiments"  # folder of what the experiments have measured of a run's network
 _LOCK_FILE = ".lock"
 _RESULTS_LOCK = ".results.lock"
 _SHOWN = 8
@@ -144,9 +146,11 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
             write_config(workdir, config, _about(workdir, source, len(train_split)))
 
         def on_epoch(evaluations, state, step):
+            shutil.rmtree(workdir / MEASURED, ignore_errors=True)  # of the network as it was
             figures.write_all(workdir, evaluations, tests, source.class_names)
             _draw_examples(workdir, config, model, state.params, tests, source.class_names)
-            _add_results(workdir, config, evaluations, tests, step)  # last: a run with its results is finished
+            # Last, for a run with its results is finished. Those of later steps are of a network that is lost.
+            _add_results(workdir, config, evaluations, tests, step, later_too=False)
 
         fitted = training.fit(config, model, train_split, validation, tests, workdir, on_epoch)
     for name, evaluation in fitted.evaluations.items():
@@ -263,6 +267,8 @@ def evaluate_run(
 ) -> dict[str, training.Evaluation]:
     """Evaluates a run on test sets, adds the figures to its ``results.json`` and draws the pictures.
 
+    Where training has gone on meanwhile, the figures and pictures of the later step stay.
+
     The figures of a best checkpoint stand beside those of the last, as ``"NAME (best)"``, and those of another folder
     of images than the run's own as ``"folder of DIR"``.
 
@@ -298,9 +304,15 @@ def evaluate_run(
         for name, split in splits.items()
     }
     if parallel.is_main():
-        figures.write_all(workdir, evaluations, splits, run.class_names)
-        _draw_examples(workdir, run.config, run.model, run.params, splits, run.class_names)
-        _add_results(workdir, run.config, evaluations, splits, run.step)
+        stored = read_results(workdir)
+        older = [name for name in evaluations if name in stored and stored[name]["step"] > run.step]
+        for name in older:
+            parallel.say(f"{name}: {workdir} has figures of step {stored[name]['step']} by now; they stay.")
+        added = {name: evaluation for name, evaluation in evaluations.items() if name not in older}
+        shown = {name: splits[name] for name in added}
+        figures.write_all(workdir, added, shown, run.class_names)
+        _draw_examples(workdir, run.config, run.model, run.params, shown, run.class_names)
+        _add_results(workdir, run.config, added, shown, run.step)
     return evaluations
 
 
@@ -322,14 +334,15 @@ def _add_results(
     evaluations: Mapping[str, training.Evaluation],
     splits: Mapping[str, data.TestSet],
     step: int,
+    later_too: bool = True,
 ) -> None:
-    """Adds entries to ``results.json``; one of a later step stays, for training may have gone on meanwhile."""
+    """Adds entries to ``results.json``; those of later steps stay, or go."""
     stopped = {} if not config.stop_at_error else {"stop_at_error": config.stop_at_error}
     results = {
         name: {**evaluation.result(step), **splits[name].about, **stopped} for name, evaluation in evaluations.items()
     }
     with filelock.FileLock(workdir / _RESULTS_LOCK):  # for train.py and eval.py at once
-        stored = read_results(workdir)
+        stored = {name: entry for name, entry in read_results(workdir).items() if later_too or entry["step"] <= step}
         newer = {name: entry for name, entry in stored.items() if name in results and entry["step"] > step}
         write_json(workdir / RESULTS_FILE, {**stored, **results, **newer})
 

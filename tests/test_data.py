@@ -1,7 +1,10 @@
 """Loading, fitting, holding out and shifting images, and every refusal of data."""
 
 import pathlib
+import subprocess
+import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -247,6 +250,25 @@ def test_a_set_that_cannot_be_downloaded_says_so_in_seconds(tmp_path, monkeypatc
         "--dataset=sample needs no network",
     ):
         assert part in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    # Servers that can be reached, but no place to put their files.
+    monkeypatch.setattr(requests, "head", lambda *address, **options: None)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="fashion_mnist: could not be downloaded .* Not a directory.* as --data_dir"):
+        data.load("fashion_mnist", str(tmp_path / "file" / "folder"))
+
+
+def test_a_set_that_another_process_prepares_is_waited_for(tmp_path, capsys):
+    held = f"""import filelock, time
+with filelock.FileLock({str(tmp_path / ".made.lock")!r}):
+    print(flush=True)
+    time.sleep(1)
+"""
+    with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with data._preparing(types.SimpleNamespace(name="made", data_dir_root=tmp_path)):
+            assert other.wait(5) == 0
+    assert f"Another process prepares made in {tmp_path}; waiting for it." in capsys.readouterr().out
 
 
 def test_a_set_of_another_kind_is_refused(tmp_path):

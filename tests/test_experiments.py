@@ -95,13 +95,13 @@ def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch
     assert (tmp_path / "figures" / "figure4.png").exists() and json.loads(
         (tmp_path / "table2.json").read_text()
     ) == rows
-    assert "zeros: without mnist_9x9_k70, whose checkpoints are gone." in capsys.readouterr().out
+    assert "figure4: without mnist_9x9_k70, whose checkpoints are gone." in capsys.readouterr().out
     # A run that has gone on since is measured anew.
     results = runs.read_results(tmp_path / "mnist_9x9_k50")
     results["mnist"]["step"] += 1
     (tmp_path / "mnist_9x9_k50" / "results.json").write_text(json.dumps(results))
-    experiments._measured({"k50": tmp_path / "mnist_9x9_k50"}, "zeros", lambda run: {})
-    assert "zeros: without mnist_9x9_k50, whose checkpoints are gone." in capsys.readouterr().out
+    experiments._measured("figure4", {"k50": tmp_path / "mnist_9x9_k50"}, "zeros", lambda run: {})
+    assert "figure4: without mnist_9x9_k50, whose checkpoints are gone." in capsys.readouterr().out
     settings = dataclasses.replace(settings, k=6)
     with pytest.raises(ConfigError, match="--k=6: the run in .*mnist_9x9_k70 was begun with k=5"):
         experiments.run(["table2"], plan)
@@ -146,8 +146,20 @@ def test_errors_on_affnist_are_counted_by_what_was_done_to_the_digit(tmp_path, m
     for name in ("robustness", "transformed"):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5000
     shutil.rmtree(tmp_path / "ablation_whole" / "checkpoints")
+    (tmp_path / "robustness.json").unlink()
     experiments.run(["robustness"], plan)
     assert (tmp_path / "robustness.json").read_text() == table
+
+
+def test_what_is_archived_is_not_trained_again(tiny_run, tmp_path, monkeypatch):
+    workdir = shutil.copytree(tiny_run[0], tmp_path / "run")
+    settings, _ = config.read_config(workdir)
+    shutil.rmtree(workdir / "checkpoints")
+    monkeypatch.setattr(runs, "train", None)
+    assert Plan(tmp_path, quick=False, data_dir=None).finish(settings, workdir)
+    assert not runs.is_finished(settings, workdir)
+    longer = dataclasses.replace(settings, epochs=settings.epochs + 1)
+    assert not runs.is_finished(longer, workdir, archived=True)
 
 
 def test_a_run_that_diverges_leaves_its_cell_empty(tmp_path, monkeypatch, capsys):

@@ -1,9 +1,11 @@
 """Tables, and which test sets a network can be evaluated on; the rest of a run is in test_entry_points.py."""
 
+import json
+
 import numpy as np
 import pytest
 
-from lcaps_jax import data, runs
+from lcaps_jax import data, runs, training
 from lcaps_jax.training import Evaluation
 import workloads
 
@@ -32,6 +34,21 @@ def test_figures_of_a_later_step_stay(tmp_path):
     for step, kept in ((80, 80), (160, 160), (80, 160)):
         runs._add_results(tmp_path, workloads.tiny_config(), {"made": evaluation}, splits, step)
         assert runs.read_results(tmp_path)["made"]["step"] == kept
+    # Training that is at an earlier step has lost the network of the later one.
+    runs._add_results(tmp_path, workloads.tiny_config(), {"other": evaluation}, {"other": splits["made"]}, 80, False)
+    assert list(runs.read_results(tmp_path)) == ["other"]
+
+
+def test_an_evaluation_that_training_has_overtaken_changes_nothing(tmp_path, capsys):
+    settings = workloads.tiny_config()
+    model = training.make_model(settings, 10)
+    params = training.compute_once(lambda: training.init_params(model, settings, 1))
+    results = {"sample": {"error": 5.0, "count": 2000, "ci95": [4.0, 6.0], "step": 160}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    run = runs.Run(model, params, settings, tuple("0123456789"), 1, 80)
+    assert runs.evaluate_run(run, ["sample"], tmp_path)["sample"].count == 2000
+    assert runs.read_results(tmp_path) == results and not (tmp_path / "figures").exists()
+    assert f"sample: {tmp_path} has figures of step 160 by now; they stay." in capsys.readouterr().out
 
 
 def test_a_test_set_that_does_not_fit_the_network_is_refused():
