@@ -312,11 +312,11 @@ def figure4(plan: Plan) -> None:
         _save(plan, "figure4", figures.activity_levels(activities))
 
 
-def _finished(plan: Plan, what: str, flagfiles: Sequence[str]) -> dict[str, pathlib.Path]:
+def _finished(plan: Plan, experiment: str, flagfiles: Sequence[str]) -> dict[str, pathlib.Path]:
     """Folders of the first seed of cells, trained now where that is wanted; says which are missing."""
     found = {name: plan.run(dataclasses.replace(cell_of(name), seeds=1)) for name in flagfiles}
     if missing := [name for name, folders in found.items() if not folders]:
-        print(f"{what}: without {', '.join(missing)}, not trained yet.", flush=True)
+        print(f"{experiment}: without {', '.join(missing)}, not trained yet.", flush=True)
     return {name: folders[0] for name, folders in found.items() if folders}
 
 
@@ -421,7 +421,7 @@ def errors_by_transformation(plan: Plan) -> None:
     edges.append(max(*edges, farthest.max()) + 1)
     quantities["shift from the middle (pixels)"] = farthest, np.array(edges)
     _save(plan, "robustness", figures.errors_by(quantities, wrong))
-    _transformed_digit(plan, split.digits, networks)
+    _transformed_digit(plan, split.digits, {name: networks[name] for name in predictions})
     rows = [
         {"quantity": quantity, "from": f"{low:.2f}", "below": f"{high:.2f}", "images": count, **errors}
         for quantity, (values, edges) in quantities.items()

@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import math
 import pathlib
-import shutil
 import subprocess
 
 import filelock
@@ -146,7 +145,8 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
             write_config(workdir, config, _about(workdir, source, len(train_split)))
 
         def on_epoch(evaluations, state, step):
-            shutil.rmtree(workdir / MEASURED, ignore_errors=True)  # of the network as it was
+            for measured in (workdir / MEASURED).glob("*.json"):  # of the network as it was
+                measured.unlink()
             figures.write_all(workdir, evaluations, tests, source.class_names)
             _draw_examples(workdir, config, model, state.params, tests, source.class_names)
             # Last, for a run with its results is finished. Those of later steps are of a network that is lost.
@@ -336,7 +336,7 @@ def _add_results(
     step: int,
     later_too: bool = True,
 ) -> None:
-    """Adds entries to ``results.json``; those of later steps stay, or go."""
+    """Adds entries to ``results.json``; those of later steps stay, or without ``later_too`` go."""
     stopped = {} if not config.stop_at_error else {"stop_at_error": config.stop_at_error}
     results = {
         name: {**evaluation.result(step), **splits[name].about, **stopped} for name, evaluation in evaluations.items()

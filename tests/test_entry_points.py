@@ -181,8 +181,12 @@ def test_stop_at_error_ends_a_run_and_without_it_the_run_goes_on(tmp_path, monke
     result = json.loads((workdir / "results.json").read_text())["sample"]
     assert result["step"] == 80 and result["stop_at_error"] == 99.5
     assert "is finished: 2 epochs, or an error of at most 99.5 %" in train()
+    measured = workdir / runs.MEASURED / "zeros.json"
+    measured.parent.mkdir()
+    measured.write_text("{}")
     printed = train(stop_at_error=0.0)
     assert "Continuing from step 80 to 160" in printed and "after 160 steps" in printed
+    assert not measured.exists()  # it was of the network as it was
     assert "stop_at_error" not in json.loads((workdir / "results.json").read_text())["sample"]
 
 
