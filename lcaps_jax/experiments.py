@@ -73,10 +73,10 @@ class Cell:
 # In the order of training.
 CELLS = (
     Cell("L-CapsNet 15x15, K=70", "affNIST", "affnist_15x15_k70", 12.2, seeds=2),
-    Cell("L-CapsNet 9x9, K=70", "MNIST", "mnist_9x9_k70", 0.50),
+    Cell("L-CapsNet 9x9, K=70", "MNIST", "mnist_9x9_k70", 0.50, seeds=2),
     Cell("CapsNet, r=3", "affNIST", "affnist_capsnet", 21.0),
     Cell("CapsNet, r=3", "MNIST", "mnist_capsnet", 0.25),
-    Cell("L-CapsNet 9x9, K=50", "MNIST", "mnist_9x9_k50", 0.74),
+    Cell("L-CapsNet 9x9, K=50", "MNIST", "mnist_9x9_k50", 0.74, seeds=2),
     Cell("L-CapsNet 9x9, K=100", "MNIST", "mnist_9x9_k100", 0.80),
     Cell("L-CapsNet 9x9, K=70", "affNIST", "affnist_9x9_k70", 12.5),
     Cell("L-CapsNet 15x15, K=70", "MNIST", "mnist_15x15_k70", 0.73),
@@ -312,34 +312,54 @@ def figure4(plan: Plan) -> None:
         _save(plan, "figure4", figures.activity_levels(activities))
 
 
-def _finished(plan: Plan, experiment: str, flagfiles: Sequence[str]) -> dict[str, pathlib.Path]:
-    """Folders of the first seed of cells, trained now where that is wanted; says which are missing."""
-    found = {name: plan.run(dataclasses.replace(cell_of(name), seeds=1)) for name in flagfiles}
+def _finished(plan: Plan, experiment: str, flagfiles: Sequence[str]) -> dict[str, list[pathlib.Path]]:
+    """Folders of the finished runs of cells, the first of each trained now where that is wanted.
+
+    Says which cells have none.
+    """
+    found = {}
+    for name in flagfiles:
+        cell = cell_of(name)
+        plan.run(dataclasses.replace(cell, seeds=1))
+        found[name] = dataclasses.replace(plan, train=False).run(cell)
     if missing := [name for name, folders in found.items() if not folders]:
         print(f"{experiment}: without {', '.join(missing)}, not trained yet.", flush=True)
-    return {name: folders[0] for name, folders in found.items() if folders}
+    return {name: folders for name, folders in found.items() if folders}
 
 
 def _measured(
-    experiment: str, folders: Mapping[str, pathlib.Path], what: str, measure: Callable[[runs.Run], dict]
+    experiment: str, folders: Mapping[str, Sequence[pathlib.Path]], what: str, measure: Callable[[runs.Run], dict]
 ) -> dict[str, dict]:
-    """What is measured of runs' networks, from the runs' folders or measured now and kept there.
+    """What is measured of networks, from their runs' folders or measured now and kept there.
 
-    Leaves out, with a word about it, those of which neither that nor a checkpoint is there.
+    Of a network's runs it is the first of which that or a checkpoint is there. Says which it is where it is not the
+    first of all, and leaves out, with a word about it, networks that have none.
     """
     found = {}
-    for name, folder in folders.items():
-        path = folder / runs.MEASURED / f"{what}.json"
-        step = max(result["step"] for result in runs.read_results(folder).values())
-        if path.exists() and (kept := json.loads(path.read_text()))["step"] == step:
-            found[name] = kept
-        elif (folder / "checkpoints").is_dir():
-            found[name] = {"step": step} | measure(runs.load_run(folder))
-            path.parent.mkdir(exist_ok=True)
-            configs.write_json(path, found[name], indent=None)
-        else:
-            print(f"{experiment}: without {folder.name}, whose checkpoints are gone.", flush=True)
+    for name, seeds in folders.items():
+        folder = next((folder for folder in seeds if _kept(folder, what) or (folder / "checkpoints").is_dir()), None)
+        if folder is None:
+            print(f"{experiment}: without {seeds[0].name}, whose checkpoints are gone.", flush=True)
+            continue
+        if folder != seeds[0]:
+            print(f"{experiment}: {folder.name} in place of {seeds[0].name}, whose checkpoints are gone.", flush=True)
+        if not (kept := _kept(folder, what)):
+            kept = {"step": _last_step(folder)} | measure(runs.load_run(folder))
+            (folder / runs.MEASURED).mkdir(exist_ok=True)
+            configs.write_json(folder / runs.MEASURED / f"{what}.json", kept, indent=None)
+        found[name] = kept
     return found
+
+
+def _kept(folder: pathlib.Path, what: str) -> dict | None:
+    """What has been measured of a run's network, unless the run has gone on since."""
+    path = folder / runs.MEASURED / f"{what}.json"
+    kept = json.loads(path.read_text()) if path.exists() else None
+    return kept if kept and kept["step"] == _last_step(folder) else None
+
+
+def _last_step(folder: pathlib.Path) -> int:
+    return max(result["step"] for result in runs.read_results(folder).values())
 
 
 def _rounded(x) -> list | None:
@@ -385,12 +405,12 @@ def primary_means(run: runs.Run, images: np.ndarray, label: int) -> tuple[np.nda
 def errors_by_transformation(plan: Plan) -> None:
     """Where the errors on affNIST lie, by what was done to the digit, for the networks trained on expanded MNIST."""
     folders = _finished(plan, "robustness", ["affnist_15x15_k70", "affnist_capsnet", "affnist_cnn64"])
-    networks = {cell_of(name).row: folder for name, folder in folders.items()}
+    networks = {cell_of(name).row: seeds for name, seeds in folders.items()}
     # Of the ablations those that compare the layers with routing; they are not trained for this.
     for name, config in ablated(plan.settings_of("ablation", seed=0)).items():
         folder = plan.workdir / f"ablation_{name}"
         if name in _NARROW and runs.is_finished(config, folder, archived=True):
-            networks[_NARROW[name]] = folder
+            networks[_NARROW[name]] = [folder]
 
     @functools.cache  # loaded only where there is something to draw
     def images():
@@ -506,7 +526,7 @@ def _parameters(config: Config) -> str:
     return f"{sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6:.1f} M"
 
 
-def _transformed_digit(plan: Plan, digits: data.Split, networks: dict[str, pathlib.Path]) -> None:
+def _transformed_digit(plan: Plan, digits: data.Split, networks: Mapping[str, Sequence[pathlib.Path]]) -> None:
     """Draws activities and poses of one digit's class as the digit is rotated, sheared, scaled and moved."""
     steps = 41
     sweeps = {

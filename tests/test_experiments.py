@@ -100,8 +100,16 @@ def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch
     results = runs.read_results(tmp_path / "mnist_9x9_k50")
     results["mnist"]["step"] += 1
     (tmp_path / "mnist_9x9_k50" / "results.json").write_text(json.dumps(results))
-    experiments._measured("figure4", {"k50": tmp_path / "mnist_9x9_k50"}, "zeros", lambda run: {})
+    experiments._measured("figure4", {"k50": [tmp_path / "mnist_9x9_k50"]}, "zeros", lambda run: {})
     assert "figure4: without mnist_9x9_k50, whose checkpoints are gone." in capsys.readouterr().out
+    # Where the first seed's network is gone, that of the second is looked at.
+    monkeypatch.setattr(runs, "load_run", lambda folder: folder.name)
+    shutil.copytree(tiny_run[0], tmp_path / "mnist_9x9_k50_seed1")
+    seeds = [tmp_path / "mnist_9x9_k50", tmp_path / "mnist_9x9_k50_seed1"]
+    measured = experiments._measured("figure4", {"k50": seeds}, "zeros", lambda run: {"of": run})
+    step = runs.read_results(seeds[1])["sample"]["step"]
+    assert measured == {"k50": {"step": step, "of": "mnist_9x9_k50_seed1"}}
+    assert "mnist_9x9_k50_seed1 in place of mnist_9x9_k50," in capsys.readouterr().out
     settings = dataclasses.replace(settings, k=6)
     with pytest.raises(ConfigError, match="--k=6: the run in .*mnist_9x9_k70 was begun with k=5"):
         experiments.run(["table2"], plan)
@@ -149,6 +157,16 @@ def test_errors_on_affnist_are_counted_by_what_was_done_to_the_digit(tmp_path, m
     (tmp_path / "robustness.json").unlink()
     experiments.run(["robustness"], plan)
     assert (tmp_path / "robustness.json").read_text() == table
+
+
+def test_figures_find_every_seed_and_train_the_first_alone(tmp_path, monkeypatch):
+    trained = []
+    plan = Plan(tmp_path, quick=False, data_dir=None)
+    monkeypatch.setattr(runs, "train", lambda config, folder: trained.append(folder.name))
+    monkeypatch.setattr(runs, "is_finished", lambda config, folder, archived: folder.name.endswith("_seed1"))
+    found = experiments._finished(plan, "figure4", ["mnist_9x9_k50", "mnist_9x9_k100"])
+    assert trained == ["mnist_9x9_k50", "mnist_9x9_k100"]
+    assert found == {"mnist_9x9_k50": [tmp_path / "mnist_9x9_k50_seed1"]}
 
 
 def test_what_is_archived_is_not_trained_again(tiny_run, tmp_path, monkeypatch):
