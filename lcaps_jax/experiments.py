@@ -470,6 +470,7 @@ def _one_choice(row: str, choice: str) -> Ablation:
 
 
 _ROUTING = {"model": configs.CAPSNET, "decoder": False}
+_TWICE = {"epochs": 12, "decay_steps": 1000}  # as many halvings of the learning rate as in six epochs
 # By the names of their runs' folders. affNIST's digits lie up to 19 pixels from the middle, expanded MNIST's up to 6.
 ABLATIONS = {
     "whole": Ablation("the whole network", {}),
@@ -488,7 +489,9 @@ ABLATIONS = {
     "distance": _one_choice("the distance, not squared", models.DISTANCE),
     "loss": _one_choice("the loss, and 1 - error as activity", models.LOSS),
     "code_loss": _one_choice("the code loss", models.CODE_LOSS),
-    "half_rate": Ablation("half the learning rate", {"learning_rate": 1e-3}),
+    "half_rate": Ablation("half the learning rate", {"learning_rate": 1e-3}, quick=False),
+    "longer": Ablation("twice as many epochs, the decay as much slower", _TWICE, quick=False),
+    "capsnet_longer": Ablation("routing, and twice as many epochs", _ROUTING | _TWICE, quick=False),
 }
 
 

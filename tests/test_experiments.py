@@ -232,6 +232,10 @@ def test_each_ablation_changes_one_thing_and_fits_the_images(tmp_path):
     }
     routing = {"model", "decoder"}  # the decoder is of no meaning to the ladder
     assert differ.pop("capsnet") == routing and differ.pop("capsnet_shift10") == routing | {"max_shift"}
+    schedule = {"epochs", "decay_steps"}
+    assert differ.pop("longer") == schedule and differ.pop("capsnet_longer") == routing | schedule
+    for longer, short in (("longer", whole), ("capsnet_longer", settings["capsnet"])):  # it ends at the same rate
+        assert settings[longer].epochs / short.epochs == settings[longer].decay_steps / short.decay_steps == 2
     assert all(len(keys) == 1 for keys in differ.values()), differ
     assert settings["no_pruning"].k == 6 * 6 * 16
 
