@@ -142,24 +142,24 @@ def propagate_factored(
     return jnp.sum(hidden[..., None] * mixed, axis=2) + _einsum("jbr,jre->jbe", weighted, bias)
 
 
-def regress(pose: jax.Array, transform: jax.Array) -> jax.Array:
+def regress(s: jax.Array, transform: jax.Array) -> jax.Array:
     """Ladder layer: the kept capsules regressed from each class, ``squash(f_reg_j s_j)`` (eqs. 2, 3).
 
     Args:
-      pose: ``[..., J, D]`` the class capsules' partial input s.
+      s: ``[..., J, D]`` the class capsules' partial input.
       transform: ``[..., J, K, d, D]`` the linear operators f_reg, functions of the code vector.
 
     Returns:
       ``[..., J, K, d]``; each row is squashed by itself.
     """
-    return squash(_einsum("...jkde,...je->...jkd", transform, pose))
+    return squash(_einsum("...jkde,...je->...jkd", transform, s))
 
 
-def regress_factored(pose: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: jax.Array, dim: int) -> jax.Array:
+def regress_factored(s: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: jax.Array, dim: int) -> jax.Array:
     """``regress`` with ``transform = hidden kernel + bias``, never written out (eqs. 2, 3).
 
     Args:
-      pose: ``[J, B, D]`` partial input s.
+      s: ``[J, B, D]`` partial input.
       hidden: ``[J, B, h]`` last hidden layers of the class networks f_reg.
       kernel: ``[J, h, D, K*d]`` and bias: ``[J, D, K*d]``, their last layers.
       dim: d.
@@ -169,10 +169,10 @@ def regress_factored(pose: jax.Array, hidden: jax.Array, kernel: jax.Array, bias
     """
     classes, batch, _ = hidden.shape
     rows = kernel.shape[3]
-    pose = pose.astype(hidden.dtype)
-    products = (hidden[..., :, None] * pose[..., None, :]).reshape(classes, batch, -1)
+    s = s.astype(hidden.dtype)
+    products = (hidden[..., :, None] * s[..., None, :]).reshape(classes, batch, -1)
     regressed = _einsum("jbf,jfr->jbr", products, kernel.reshape(classes, -1, rows))
-    regressed = regressed + _einsum("jbe,jer->jbr", pose, bias)
+    regressed = regressed + _einsum("jbe,jer->jbr", s, bias)
     return squash(regressed.reshape(classes, batch, rows // dim, dim))
 
 

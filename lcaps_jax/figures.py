@@ -1,10 +1,12 @@
 """The pictures of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import pathlib
 import re
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from matplotlib.ticker import LogLocator, NullFormatter
 import numpy as np
 import numpy.typing as npt
@@ -158,11 +160,10 @@ def kept_capsules(
     count = len(split)
     figure = Figure(figsize=(1.8 * count, 3.6))
     rows = figure.subplots(2, count, squeeze=False, height_ratios=(1.3, 1))
-    types = sizes.capsules // sizes.grid**2
-    most = max(np.bincount(np.asarray(index) // types).max() for index in output.index)
+    most = max(_kept_by_place(index, sizes)[1].max() for index in output.index)
     for i in range(count):
         show_image(rows[0, i], split.images[i])
-        _show_kept(rows[0, i], output.index[i], sizes, 110 / most)
+        _show_kept(rows[0, i], output.index[i], sizes, most)
         activity = np.asarray(output.activity[i])
         predicted, true = int(np.argmax(activity)), int(split.labels[i])
         colours = [
@@ -180,11 +181,18 @@ def kept_capsules(
     return figure
 
 
-def _show_kept(axes, index: Array, sizes: Geometry, scale: float) -> None:
-    """Draws a dot where capsules ``[K]`` are kept, its area in points ``scale`` times their number."""
-    positions, kept = np.unique(np.asarray(index) // (sizes.capsules // sizes.grid**2), return_counts=True)
-    y, x = (sizes.stride * np.array(divmod(positions, sizes.grid)) + (sizes.receptive_field - 1) / 2).astype(float)
-    axes.scatter(x, y, s=scale * kept, color="tab:orange", alpha=0.75, linewidths=0)
+def _kept_by_place(index: Array, sizes: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Places where capsules ``[K]`` are kept, row by row, and how many at each."""
+    return np.unique(np.asarray(index) // (sizes.capsules // sizes.grid**2), return_counts=True)
+
+
+def _show_kept(axes, index: Array, sizes: Geometry, most: int | None = None) -> None:
+    """Draws a dot where capsules ``[K]`` are kept, its area by their number; dots of ``most`` touch."""
+    places, kept = _kept_by_place(index, sizes)
+    centres = sizes.stride * np.stack(np.divmod(places, sizes.grid), axis=1) + (sizes.receptive_field - 1) / 2
+    diameters = sizes.stride * np.sqrt(kept / (most or kept.max()))
+    for (y, x), diameter in zip(centres, diameters):
+        axes.add_patch(Circle((x, y), diameter / 2, color="tab:orange", alpha=0.75, linewidth=0))
 
 
 def classified(
@@ -199,8 +207,7 @@ def classified(
     left, right = figure.subplots(1, 2)
     show_image(left, image)
     if sizes is not None:
-        most = np.bincount(np.asarray(output.index[0]) // (sizes.capsules // sizes.grid**2)).max()
-        _show_kept(left, output.index[0], sizes, 260 / most)
+        _show_kept(left, output.index[0], sizes)
     activity = np.asarray(output.activity[0])
     best = np.sort(np.argsort(-activity, kind="stable")[:10])
     predicted = int(np.argmax(activity))
@@ -231,8 +238,7 @@ def explained(image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, 
     show_image(axes, image)
     axes.set_title("as the network sees it", fontsize=9)
     if sizes is not None:
-        most = np.bincount(np.asarray(output.index[0]) // (sizes.capsules // sizes.grid**2)).max()
-        _show_kept(axes, output.index[0], sizes, 160 / most)
+        _show_kept(axes, output.index[0], sizes)
         axes.set_title("where its kept capsules sit", fontsize=9)
     if output.regressed is not None:
         for values, title in (
@@ -332,48 +338,52 @@ def binned_errors(
     values: np.ndarray, edges: np.ndarray, wrong: Mapping[str, np.ndarray]
 ) -> list[tuple[float, float, int, dict]]:
     """Error in percent of each network, by ranges of a quantity: lower and upper end, images, errors by name."""
-    place = np.clip(np.digitize(values, edges) - 1, 0, len(edges) - 2)
     lines = []
-    for i in range(len(edges) - 1):
-        inside = place == i
-        if inside.any():
-            errors = {name: round(100 * float(mistakes[inside].mean()), 2) for name, mistakes in wrong.items()}
-            lines.append((float(edges[i]), float(edges[i + 1]), int(inside.sum()), errors))
+    for low, high, inside in _ranges(values, edges):
+        errors = {name: round(100 * float(mistakes[inside].mean()), 2) for name, mistakes in wrong.items()}
+        lines.append((low, high, int(inside.sum()), errors))
     return lines
 
 
+def _ranges(values: np.ndarray, edges: np.ndarray) -> Iterator[tuple[float, float, np.ndarray]]:
+    """Ranges between edges that hold any of the values: lower and upper end, and which values."""
+    place = np.clip(np.digitize(values, edges) - 1, 0, len(edges) - 2)
+    for i in np.unique(place):
+        yield float(edges[i]), float(edges[i + 1]), place == i
+
+
 def errors_by(quantities: Mapping[str, tuple[np.ndarray, np.ndarray]], wrong: Mapping[str, np.ndarray]) -> Figure:
-    """Error against each quantity ``[N]`` in ranges between edges, of networks with these mistakes ``[N]`` by name."""
-    figure = Figure(figsize=(3.2 * len(quantities), 3.2))
-    for axes, (quantity, (values, edges)) in zip(
-        figure.subplots(1, len(quantities), sharey=True, squeeze=False)[0], quantities.items()
-    ):
+    """Error against each quantity ``[N]``, of networks with these mistakes ``[N]`` by name.
+
+    A point is one range between edges, at the mean of the values in it.
+    """
+    errors: dict[str, dict] = {name: {} for name in wrong}
+    for quantity, (values, edges) in quantities.items():
+        means = np.array([values[inside].mean() for *_, inside in _ranges(values, edges)])
         lines = binned_errors(values, edges, wrong)
         for name in wrong:
-            axes.plot(
-                [(low + high) / 2 for low, high, *_ in lines], [line[3][name] for line in lines], "o-", label=name
-            )
-        axes.set(xlabel=quantity)
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("error (%)")
-    figure.axes[0].legend(fontsize=7)
-    figure.tight_layout()
-    return figure
+            errors[name][quantity] = means, np.array([of_range[name] for *_, of_range in lines])
+    return errors_under(errors)
 
 
 def errors_under(errors: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> Figure:
     """Error in percent against the amount of each kind of transformation, of networks by name."""
     kinds = list(next(iter(errors.values())))
-    figure = Figure(figsize=(3.4 * len(kinds), 3.2))
+    figure = Figure(figsize=(3 * len(kinds), 3.2), layout="constrained")
     for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds):
         for name, by_kind in errors.items():
             axes.plot(*by_kind[kind], "o-", markersize=3, label=_plain(name))
-        axes.set(xlabel=kind, ylim=(0, None))
+        axes.set(xlabel=kind)
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("error (%)")
-    figure.axes[0].legend(fontsize=7)
-    figure.tight_layout()
+    figure.axes[0].set(ylabel="error (%)", ylim=(0, None))  # of all: they share it, and it ends where the highest does
+    _legend_above(figure)
     return figure
+
+
+def _legend_above(figure: Figure) -> None:
+    """The legend of the first axes, above all of them, where it covers no curve."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)), frameon=False)
 
 
 def activity_under(
@@ -381,7 +391,7 @@ def activity_under(
     sweeps: Mapping[str, np.ndarray],
     results: Mapping[str, Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike | None]]],
 ) -> Figure:
-    """Activity of a digit's class above its pose, as the digit is transformed.
+    """Activity of a digit's class above its pose, one line for each dimension, as the digit is transformed.
 
     Args:
       label: the digit's class.
@@ -389,18 +399,18 @@ def activity_under(
       results: by network and transformation, activities ``[M]`` and poses ``[M, D]``, None without capsules.
     """
     posed = [name for name, by_sweep in results.items() if next(iter(by_sweep.values()))[1] is not None]
-    figure = Figure(figsize=(3.4 * len(sweeps), 2.4 * (1 + len(posed))))
+    figure = Figure(figsize=(3.4 * len(sweeps), 2.4 * (1 + len(posed))), layout="constrained")
     grid = figure.subplots(1 + len(posed), len(sweeps), squeeze=False, sharex="col")
     for column, (sweep, values) in enumerate(sweeps.items()):
         for name, by_sweep in results.items():
             grid[0, column].plot(values, by_sweep[sweep][0], label=name)
         grid[0, column].set(title=sweep, ylim=(0, 1.02))
         for row, name in enumerate(posed, start=1):
+            grid[row, column].set_prop_cycle(color=colormaps["tab20"](range(20)))  # the usual ten repeat before 16
             grid[row, column].plot(values, results[name][sweep][1], linewidth=0.8)
         grid[-1, column].set_xlabel(sweep)
     grid[0, 0].set_ylabel(f"activity of class {label}")
-    grid[0, 0].legend(fontsize=7)
     for row, name in enumerate(posed, start=1):
         grid[row, 0].set_ylabel(f"pose of class {label}\n{name}", fontsize=8)
-    figure.tight_layout()
+    _legend_above(figure)
     return figure

@@ -65,9 +65,9 @@ def test_kept_capsules_sit_where_they_look():
     split = workloads.random_split(1)
     index = np.array([[0, 1, 2 * (6 * 2 + 5)]])  # both types at row 0, column 0; one at row 2, column 5
     output = NetworkOutput(*(np.zeros((1, 10)),) * 4, index, None, None, None)
-    dots = figures.kept_capsules(split, output, sizes, list("abcdefghij"), "made").axes[0].collections[0]
-    np.testing.assert_array_equal(dots.get_offsets(), [[8, 8], [18, 12]])  # x, y of what each sees, 17 pixels wide
-    assert dots.get_sizes()[0] == 2 * dots.get_sizes()[1]
+    dots = figures.kept_capsules(split, output, sizes, list("abcdefghij"), "made").axes[0].patches
+    assert [dot.center for dot in dots] == [(8, 8), (18, 12)]  # x, y of what each sees, 17 pixels wide
+    np.testing.assert_allclose([dot.radius for dot in dots], [1, 0.5**0.5])  # the area by the number kept
 
 
 def test_names_with_slashes_and_many_classes(tmp_path):
