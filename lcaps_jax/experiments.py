@@ -43,6 +43,7 @@ _QUICK_SHARE = 5  # of so many kept capsules quick networks keep one
 _ZERO = 0  # the digit of figures 1 and 4
 # Ablations shown beside the networks of Table 2: the longest trained that differ in nothing but the layers.
 _NARROW = {"longer": "narrow L-CapsNet", "capsnet_longer": "narrow CapsNet"}
+_POSED_DIGITS = 300
 _TABLE3 = [f"MNIST 9x9, K={k}" for k in (50, 70, 100)] + [f"MNIST 9x9, CapsNet r={r}" for r in (3, 4, 5)]
 
 
@@ -442,7 +443,9 @@ def errors_by_transformation(plan: Plan) -> None:
     edges.append(max(*edges, farthest.max()) + 1)
     quantities["shift from the middle (pixels)"] = farthest, np.array(edges)
     _save(plan, "robustness", figures.errors_by(quantities, wrong))
-    _transformed_digit(plan, split.digits, {name: networks[name] for name in predictions})
+    networks = {name: networks[name] for name in predictions}
+    _transformed_digit(plan, split.digits, networks)
+    _pose_changes(plan, split.digits, networks)
     rows = [
         {"quantity": quantity, "from": f"{low:.2f}", "below": f"{high:.2f}", "images": count, **errors}
         for quantity, (values, edges) in quantities.items()
@@ -557,6 +560,36 @@ def _transformed_digit(plan: Plan, digits: data.Split, networks: Mapping[str, Se
     }
     if results:
         _save(plan, "transformed", figures.activity_under(label, sweeps, results))
+
+
+def _pose_changes(plan: Plan, digits: data.Split, networks: Mapping[str, Sequence[pathlib.Path]]) -> None:
+    """Whether class poses answer to moderate transformations of the first digits, and how."""
+    digits = digits.take(np.arange(min(_POSED_DIGITS, len(digits))))
+    border = (affnist.CANVAS - digits.images.shape[1]) // 2
+    images = np.pad(digits.images, [(0, 0), (border, border), (border, border), (0, 0)])
+    split = dataclasses.replace(digits, images=images)
+
+    def measure(run):
+        if run.config.model == configs.CNN:
+            return {}
+        poses = robustness.poses(run, split)
+        changes = {kind: robustness.pose_change(*of_kind, split.labels) for kind, of_kind in poses.items()}
+        return {kind: dataclasses.asdict(change) for kind, change in changes.items()}
+
+    rows = [
+        {
+            "network": name,
+            "transformation": kind,
+            "pose turned, degrees": f"{of_one[kind]['turned']:.0f}",
+            "straight, %": f"{100 * of_one[kind]['straight']:.0f}",
+            "by the class's line, %": f"{100 * of_one[kind]['shared']:.0f}",
+        }
+        for name, of_one in _measured("robustness", networks, "poses", measure).items()
+        for kind in robustness.KINDS
+        if kind in of_one
+    ]
+    if rows:
+        _write_table(plan, "poses", rows)
 
 
 def _save(plan: Plan, name: str, figure) -> None:

@@ -1,6 +1,7 @@
 """What a network makes of its test images as they are rotated, sheared, scaled and moved."""
 
 from collections.abc import Mapping
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,13 @@ _AMOUNTS = {
     SHEAR: np.linspace(-0.8, 0.8, 9),
     SCALE: np.linspace(0.5, 1.5, 11),
     SHIFT: np.arange(-8.0, 9, 2),
+}
+# Amounts that poses are compared at: affNIST's, and the shifts of expanded MNIST. The middle one changes nothing.
+_MODERATE = {
+    ROTATION: np.linspace(-affnist.MAX_ROTATION, affnist.MAX_ROTATION, 9),
+    SHEAR: np.linspace(-affnist.MAX_SHEAR, affnist.MAX_SHEAR, 9),
+    SCALE: np.linspace(affnist.MIN_SCALE, affnist.MAX_SCALE, 9),
+    SHIFT: np.arange(-data.EXPANDED_SHIFT, data.EXPANDED_SHIFT + 1, 2.0),
 }
 
 
@@ -62,3 +70,61 @@ def errors(run: Run, split: data.Split) -> Mapping[str, tuple[np.ndarray, np.nda
         return 100 * float(share_wrong(params, moved, split.labels))
 
     return {kind: (amounts, np.array([error(kind, a) for a in amounts])) for kind, amounts in _AMOUNTS.items()}
+
+
+def poses(run: Run, split: data.Split) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+    """Poses of the true class under moderate transformations, as large as affNIST's.
+
+    Args:
+      run: of ``load_run``; its network must have poses.
+      split: images of the network's size, and their labels.
+
+    Returns:
+      By kind, amounts ``[M]``, the middle one of which changes nothing, and poses ``[N, M, D]``.
+    """
+    images = split.images.astype(np.float32) / 255
+
+    @jax.jit
+    def true_pose(params, images):
+        pose = run.model.apply({"params": params}, images).pose
+        return jnp.take_along_axis(pose, split.labels[:, None, None], axis=1)[:, 0]
+
+    params = jax.device_put(run.params)
+    moved = {
+        kind: [true_pose(params, transform(images, kind, np.full(len(images), a))) for a in amounts]
+        for kind, amounts in _MODERATE.items()
+    }
+    return {kind: (_MODERATE[kind], np.stack(poses, axis=1)) for kind, poses in moved.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class PoseChange:
+    """How poses answer to a transformation: not at all (invariant), or in step with it (equivariant).
+
+    Attributes:
+      turned: mean angle in degrees between the pose of an image as it is and at the two extremes.
+      straight: share, 0 to 1, of the poses' variance over the amounts that a straight line for each image explains.
+      shared: the same share for one direction and speed of that line in all images of a class: what the pose would
+        have to do for one of its directions to mean the transformation.
+    """
+
+    turned: float
+    straight: float
+    shared: float
+
+
+def pose_change(amounts: np.ndarray, poses: np.ndarray, labels: np.ndarray) -> PoseChange:
+    """What poses ``[N, M, D]`` of images of classes ``[N]`` do over amounts ``[M]``, the middle one neutral."""
+    extremes, neutral = poses[:, [0, -1]], poses[:, len(amounts) // 2, None]
+    lengths = np.linalg.norm(extremes, axis=-1) * np.linalg.norm(neutral, axis=-1)
+    cosine = np.sum(extremes * neutral, axis=-1) / np.maximum(lengths, 1e-12)
+    changes = poses - poses.mean(axis=1, keepdims=True)
+    by = (amounts - amounts.mean())[:, None]
+    slopes = np.sum(changes * by, axis=1) / np.sum(by**2)  # [N, D], least squares
+    by_class = np.stack([slopes[labels == label].mean(axis=0) for label in labels])
+
+    def explained(slopes):
+        return 1 - np.sum((changes - by * slopes[:, None]) ** 2) / max(np.sum(changes**2), 1e-12)
+
+    turned = np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).mean()
+    return PoseChange(float(turned), float(explained(slopes)), float(explained(by_class)))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from lcaps_jax import config, data, experiments, figures, runs, training
+from lcaps_jax import config, data, experiments, figures, load_pretrained, robustness, runs, training
 from lcaps_jax.config import ConfigError
 from lcaps_jax.experiments import CELLS, Plan
 import workloads
@@ -153,6 +153,8 @@ def test_errors_on_affnist_are_counted_by_what_was_done_to_the_digit(tmp_path, m
         assert sum(row["images"] for row in rows) == 250
         wrong = sum(row["images"] * row["narrow L-CapsNet"] / 100 for row in rows)
         np.testing.assert_allclose(wrong, (predicted != split.labels).sum(), atol=0.1)
+    poses = json.loads((tmp_path / "poses.json").read_text())
+    assert [row["transformation"] for row in poses] == list(robustness.KINDS)
     for name in ("robustness", "transformed"):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5000
     shutil.rmtree(tmp_path / "ablation_longer" / "checkpoints")
@@ -240,6 +242,38 @@ def test_each_ablation_changes_one_thing_and_fits_the_images(tmp_path):
         assert settings[longer].epochs / short.epochs == settings[longer].decay_steps / short.decay_steps == 2
     assert all(len(keys) == 1 for keys in differ.values()), differ
     assert settings["no_pruning"].k == 6 * 6 * 16
+
+
+def test_pose_changes_of_poses_made_for_it():
+    amounts = np.linspace(-2, 2, 5)
+    labels = np.array([0, 0, 1, 1])
+    start = np.broadcast_to([1.0, 0, 0], (4, 5, 3))
+
+    def change(slopes, bent=0.0):
+        slopes = np.array(slopes)[:, None, None] * [0, 1, 0]
+        return robustness.pose_change(amounts, start + amounts[:, None] * slopes + bent * amounts[:, None] ** 2, labels)
+
+    kept = change([0, 0, 0, 0])
+    assert (kept.turned, kept.straight, kept.shared) == (0, 1, 1)
+    alike = change([0.5, 0.5, -0.5, -0.5])  # to (1, ±1, 0): half a right angle
+    np.testing.assert_allclose(dataclasses.astuple(alike), [45, 1, 1])
+    opposed = change([0.5, -0.5, 0.5, -0.5])  # straight each, but in no direction that the class shares
+    np.testing.assert_allclose(dataclasses.astuple(opposed), [45, 1, 0], atol=1e-6)
+    # A parabola beside the line: its variance over these amounts is 2.8 in each of three dimensions, the line's 0.5.
+    bent = change([0.5] * 4, bent=1.0)
+    np.testing.assert_allclose([bent.straight, bent.shared], 0.5 / (0.5 + 3 * 2.8), atol=1e-6)
+
+
+def test_poses_are_those_of_the_true_class_of_the_moved_images():
+    run = load_pretrained()
+    split = data.load("sample").test.take(range(3))
+    amounts, poses = robustness.poses(run, split)[robustness.SHIFT]
+    assert poses.shape == (3, len(amounts), 8) and amounts[len(amounts) // 2] == 0
+    moved = np.zeros_like(split.images)
+    moved[:, :, 4:] = split.images[:, :, :-4]
+    pose = run.model.apply({"params": run.params}, data.to_unit_range(moved)).pose
+    expected = [pose[i, label] for i, label in enumerate(split.labels)]
+    np.testing.assert_allclose(poses[:, list(amounts).index(4)], expected, atol=1e-4)
 
 
 def test_binned_errors_by_hand():
