@@ -47,6 +47,10 @@ def main(argv):
     given = [flag.name for flag in (_EVAL_DATASETS, _IMAGES, _REPORT) if flag.value]
     if len(given) > 1:
         raise ConfigError(f"--{' and --'.join(given)}: one at a time.")
+    if not _WORKDIR.value or "" in _WORKDIR.value:
+        raise ConfigError(
+            f"--workdir={','.join(_WORKDIR.value)}: name the folder of a run, or several with commas between."
+        )
     if _REPORT.value:
         report.write(workdirs, pathlib.Path(_REPORT.value), checkpoint=_CHECKPOINT.value, data_dir=_DATA_DIR.value)
         parallel.say(f"{_REPORT.value} is written.")

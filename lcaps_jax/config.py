@@ -105,7 +105,11 @@ class Config:
     decay_rate: float = _setting(0.9, "Factor of the learning rate's exponential decay.")
     decay_steps: int = _setting(1000, "Steps that one factor of decay takes.", minimum=1)
     decay_staircase: bool = _setting(False, "Decay in jumps every decay_steps rather than smoothly.")
-    seed: int = _setting(0, "Seed of the initial weights, the images' order and their shifts.", minimum=0)
+    seed: int = _setting(
+        0,
+        "Seed of the initial weights, of the images' order, shifts and parts held out or drawn, and of dropout.",
+        minimum=0,
+    )
     precision: str = _setting("float32", "Of convolutions and class networks; all else is float32.", choices=PRECISIONS)
     convolution: str = _setting(
         "auto", "spectral (fast on a CPU), direct (XLA's own), or by platform.", choices=METHODS
@@ -153,6 +157,10 @@ class Config:
             raise ConfigError(f"--variant={self.variant}: {error}") from None
         if self.variant != models.PAPER and self.activity != models.AGREEMENT:
             raise ConfigError(f"--activity={self.activity}: is an ablation of --variant={models.PAPER} alone.")
+        if self.model != LCAPSNET:
+            for name in ("variant", "activity", "selection"):
+                if (value := getattr(self, name)) != getattr(Config, name):
+                    raise ConfigError(f"--{name}={value}: is of --model={LCAPSNET}, and does nothing to {self.model}.")
         if not 0 <= self.stop_at_error < 100:
             raise ConfigError(f"--stop_at_error={self.stop_at_error}: must be a percentage, from 0 to below 100.")
         if self.stop_at_error and self.dataset not in (self.eval_datasets or (self.dataset,)):

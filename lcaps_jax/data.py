@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
+import hashlib
 import math
 import os
 import pathlib
@@ -473,6 +474,8 @@ def _load_folder(folder: str | None, image_size: int | None, class_names: Sequen
                 raise DataError(f"{root / part / unknown[0]}: no such class; there are {', '.join(names)}.")
         if len(names) < 2:
             raise DataError(f"{root / 'train'} has the one class {names[0]}: to tell classes apart takes two.")
+        if "test" not in parts:
+            parts["train"], parts["test"] = _hold_out_files(parts["train"], root)
         files = [file for classes in parts.values() for group in classes.values() for file in group]
         channels, sizes = folders.describe(files)
         if image_size is None and (len(sizes) > 1 or len(set(next(iter(sizes)))) > 1):
@@ -483,11 +486,31 @@ def _load_folder(folder: str | None, image_size: int | None, class_names: Sequen
         splits = {part: _read_classes(classes, names, channels, size) for part, classes in parts.items()}
     except folders.FileError as error:
         raise DataError(str(error)) from None
-    train, test = (splits["train"], splits["test"]) if "test" in splits else _hold_out_test(splits["train"], folder)
-    return Source(train, test, names, size)
+    return Source(splits["train"], splits["test"], names, size)
 
 
-def _read_classes(classes: dict[str, list[pathlib.Path]], names: Sequence[str], channels: int, size: int) -> Split:
+_Classes = dict[str, list[pathlib.Path]]
+
+
+def _hold_out_files(classes: _Classes, root: pathlib.Path) -> tuple[_Classes, _Classes]:
+    """Makes a test part for a folder that has none: some of each class's files, but never all.
+
+    A file's own content decides, so that it stays in its part when others are added, removed or renamed: a network is
+    never tested on what it was trained on.
+    """
+    train, test = {}, {}
+    for name, files in classes.items():
+        drawn = {file: int.from_bytes(hashlib.sha256(file.read_bytes()).digest()[:8], "big") for file in files}
+        kept = [file for file in files if drawn[file] % _TEST_SHARE] or files
+        train[name], test[name] = kept, [file for file in files if file not in kept]
+    held, count = sum(map(len, test.values())), sum(map(len, classes.values()))
+    if not held:
+        raise DataError(f"{root} has too few images to hold some out as a test part; give them in {root / 'test'}.")
+    parallel.say(f"{root} has no test part: {held} of its {count} images, always the same, are held out as one.")
+    return train, test
+
+
+def _read_classes(classes: _Classes, names: Sequence[str], channels: int, size: int) -> Split:
     images = [fit_size(folders.read(file, channels)[None], size)[0] for files in classes.values() for file in files]
     labels = [names.index(name) for name, files in classes.items() for _ in files]
     # Mixed, always alike: whoever takes the first images, or does not shuffle, is to meet every class.

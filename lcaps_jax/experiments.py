@@ -3,10 +3,10 @@
     python -m lcaps_jax.experiments table2 --workdir=runs/paper
 
 Run from the repository: the settings of every run are the flagfiles in ``configs/``. What has been trained is not
-trained again, and what was interrupted goes on. ``--notrain`` shows what there is so far; ``--quick`` does all of it
-with small networks, in minutes. What the figures need of a network is kept as text beside its results, so that they
-can be drawn, and later networks compared with it, when its checkpoints are gone: ``--workdir=docs/results --notrain``
-shows the tables of the runs that this repository tells of.
+trained again, and what was interrupted goes on. ``--notrain`` shows what there is so far; ``--quick`` tries a run of
+each kind with small networks, in minutes. What the figures need of a network is kept as text beside its results, so
+that they can be drawn, and later networks compared with it, when its checkpoints are gone:
+``--workdir=docs/results --notrain`` shows the tables of the runs that this repository tells of.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,6 @@ _QUICK: dict[str, Any] = {
     "train_size": 2000,
     "epochs": 1,
     "learning_rate": 3e-3,
-    "checkpoint_every": None,
 }
 _QUICK_SHARE = 5  # of so many kept capsules quick networks keep one
 _ZERO = 0  # the digit of figures 1 and 4
@@ -187,6 +186,7 @@ def seconds_left(plan: Plan, cells: Sequence[Cell]) -> float:
 @functools.cache  # for what is left is said again before each run
 def _seconds_a_step(config: Config) -> float:
     """Of a few steps on black images, compilation left out."""
+    parallel.check_batch_size(config.batch_size)
     size = data.EXPANDED_SIZE if config.dataset == data.EXPANDED_MNIST else 28
     config = config.resolved(size, 0)
     model, optimizer = training.make_model(config, 10), training.make_optimizer(config)
@@ -242,7 +242,8 @@ def table2_row(config: Config, cell: Cell, folders: Sequence[pathlib.Path]) -> d
     results = [runs.read_results(folder)[cell.test_set] for folder in folders]
     logs = [metrics.read_metrics(folder) for folder in folders]
     if cell.test_set == data.AFFNIST:
-        row["test set"] = f"affNIST ({results[0]['images']}, {results[0]['variants']} each)"
+        tested = dict.fromkeys(f"{result['images']}, {result['variants']} each" for result in results)
+        row["test set"] = f"affNIST ({' and '.join(tested)})"
     return row | {
         "error, %": " and ".join(f"{result['error']:.2f}" for result in results),
         "95 % interval": " and ".join(_interval(result) for result in results),
@@ -308,9 +309,10 @@ def _couplings_by_rank(activity: np.ndarray, coupling: np.ndarray) -> list[dict]
 
 def figure4(plan: Plan) -> None:
     """Mean activity of the most active capsules for K = 50, 70 and 100 over all training zeros."""
-    cells = {f"mnist_9x9_k{k}": k for k in (50, 70, 100)}
-    if means := _zeros_through(plan, "figure4", list(cells)):
-        activities = {cells[name]: np.array(of_one["activity"]) for name, of_one in means.items()}
+    if means := _zeros_through(plan, "figure4", [f"mnist_9x9_k{k}" for k in (50, 70, 100)]):
+        activities = {
+            plan.settings(cell_of(name), seed=0).k: np.array(of_one["activity"]) for name, of_one in means.items()
+        }
         _save(plan, "figure4", figures.activity_levels(activities))
 
 
@@ -346,7 +348,11 @@ def _measured(
         if folder != seeds[0]:
             print(f"{experiment}: {folder.name} in place of {seeds[0].name}, whose checkpoints are gone.", flush=True)
         if not (kept := _kept(folder, what)):
-            kept = {"step": _last_step(folder)} | measure(runs.load_run(folder))
+            run = runs.load_run(folder)
+            if run.step != _last_step(folder):  # the newest checkpoint is damaged
+                print(f"{experiment}: without {folder.name}, whose last checkpoint is of step {run.step}.", flush=True)
+                continue
+            kept = {"step": run.step} | measure(run)
             (folder / runs.MEASURED).mkdir(exist_ok=True)
             configs.write_json(folder / runs.MEASURED / f"{what}.json", kept, indent=None)
         found[name] = kept
@@ -429,7 +435,7 @@ def errors_by_transformation(plan: Plan) -> None:
     wrong = {
         name: np.array(list(of_one["predicted"])).astype(int) != split.labels for name, of_one in predictions.items()
     }
-    done = jax.tree.map(np.asarray, split.transformations())
+    done = split.transformations()
     continuous = {
         "rotation (degrees)": np.rad2deg(done.rotation),
         "shear": done.shear,

@@ -114,7 +114,11 @@ class PoseChange:
 
 
 def pose_change(amounts: np.ndarray, poses: np.ndarray, labels: np.ndarray) -> PoseChange:
-    """What poses ``[N, M, D]`` of images of classes ``[N]`` do over amounts ``[M]``, the middle one neutral."""
+    """What poses ``[N, M, D]`` of images of classes ``[N]`` do over amounts ``[M]``, the middle one neutral.
+
+    ``shared`` means something with many images a class, for each has its part in the line of its class. Both shares
+    are NaN of poses that do not change.
+    """
     extremes, neutral = poses[:, [0, -1]], poses[:, len(amounts) // 2, None]
     lengths = np.linalg.norm(extremes, axis=-1) * np.linalg.norm(neutral, axis=-1)
     cosine = np.sum(extremes * neutral, axis=-1) / np.maximum(lengths, 1e-12)
@@ -123,8 +127,10 @@ def pose_change(amounts: np.ndarray, poses: np.ndarray, labels: np.ndarray) -> P
     slopes = np.sum(changes * by, axis=1) / np.sum(by**2)  # [N, D], least squares
     by_class = np.stack([slopes[labels == label].mean(axis=0) for label in labels])
 
+    variance = np.sum(changes**2)
+
     def explained(slopes):
-        return 1 - np.sum((changes - by * slopes[:, None]) ** 2) / max(np.sum(changes**2), 1e-12)
+        return 1 - np.sum((changes - by * slopes[:, None]) ** 2) / variance if variance > 0 else np.nan
 
     turned = np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).mean()
     return PoseChange(float(turned), float(explained(slopes)), float(explained(by_class)))

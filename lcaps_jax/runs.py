@@ -116,6 +116,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
         if is_finished(config, workdir):
             parallel.say(f"{workdir} is finished: {_end_of(config)}")
             return
+        _refuse_archived(workdir)
     elif workdir.exists() and not _is_empty(workdir):
         raise ConfigError(f"--workdir={workdir} holds something else and no run; give a new or an empty folder.")
 
@@ -157,6 +158,16 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
         result = format_result(evaluation.result(fitted.steps))
         parallel.say(f"{name}: {result} after {fitted.steps} steps, {fitted.seconds / 60:.1f} minutes")
     parallel.say(f"Everything is in {workdir}; pictures in {workdir / figures.FOLDER}.")
+
+
+def _refuse_archived(workdir: pathlib.Path) -> None:
+    """Raises ConfigError where training would begin anew over the results of a run whose checkpoints are gone."""
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+        if not checkpoints.steps() and read_results(workdir):
+            raise ConfigError(
+                f"--workdir={workdir} holds the log and the results of a run whose checkpoints are gone: "
+                "it cannot go on, and training would write over them. Give another --workdir."
+            )
 
 
 def _check_same_data(workdir: pathlib.Path, source: data.Source, train_images: int) -> None:
@@ -454,7 +465,7 @@ def _about(workdir: pathlib.Path, source: data.Source, train_images: int) -> dic
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "git_revision": revision,
     }
-    earlier = read_config(workdir)[1]["sessions"] if (workdir / CONFIG_FILE).exists() else []
+    earlier = read_config(workdir)[1].get("sessions", []) if (workdir / CONFIG_FILE).exists() else []
     return {
         "class_names": list(source.class_names),
         "channels": source.channels,

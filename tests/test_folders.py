@@ -45,13 +45,30 @@ def test_a_folder_is_read_whole_and_mixed_always_alike(tmp_path):
     np.testing.assert_array_equal(source.train.images, data.load("folder", str(tmp_path)).train.images)
 
 
-def test_without_a_test_folder_a_fifth_is_held_out(tmp_path, capsys):
-    _folder(tmp_path, parts=("train",), count=10, colour=False)
+def test_without_a_test_folder_about_a_fifth_is_held_out(tmp_path, capsys):
+    def contents(part):
+        return {image.tobytes() for image in part.images}
+
+    _folder(tmp_path, parts=("train",), count=40, colour=False)
     source = data.load("folder", str(tmp_path), image_size=24)
-    assert len(source.train) == 24 and len(source.test) == 6 and source.channels == 1
+    held = len(source.test)
+    assert 12 <= held <= 36 and len(source.train) == 120 - held and source.channels == 1
     assert source.train.images.shape[1:] == (24, 24, 1)
-    assert "6 of its 30 images, always the same, are held out" in capsys.readouterr().out
-    np.testing.assert_array_equal(source.test.images, data.load("folder", str(tmp_path), image_size=24).test.images)
+    assert f"{held} of its 120 images, always the same, are held out" in capsys.readouterr().out
+    # Neither a new file nor a new name moves another from one part to the other.
+    first, second, *_ = sorted(next((tmp_path / "train").iterdir()).iterdir())
+    second.rename(second.with_name("renamed" + second.suffix))
+    Image.effect_noise((24, 24), 64).save(first.with_name("a_new.png"))
+    again = data.load("folder", str(tmp_path), image_size=24)
+    assert len(again.train) + len(again.test) == 121
+    assert not contents(source.train) & contents(again.test) and not contents(source.test) & contents(again.train)
+
+
+def test_of_a_class_with_one_image_none_is_held_out(tmp_path):
+    for name in "abcdefghijkl":
+        _save(tmp_path / "train" / name / "1.png", np.full((24, 24), ord(name), np.uint8))
+    with pytest.raises(data.DataError, match="too few images to hold some out"):
+        data.load("folder", str(tmp_path), image_size=24)
 
 
 def test_any_format_mode_and_size(tmp_path):

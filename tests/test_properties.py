@@ -73,6 +73,7 @@ def test_agreement_is_one_at_a_perfect_regression_and_falls_with_distance(kept):
     assert (np.asarray(far) < near).all() and (np.asarray(near) < 1).all() and (np.asarray(far) > 0).all()
 
 
+@_tries(max_examples=100)
 @given(st.integers(1, 10**6), st.data())
 def test_wilson_interval_holds_the_rate(count, draw):
     errors = draw.draw(st.integers(0, count))

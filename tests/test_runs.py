@@ -1,13 +1,33 @@
 """Tables, and which test sets a network can be evaluated on; the rest of a run is in test_entry_points.py."""
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from lcaps_jax import data, runs, training
+from lcaps_jax.config import ConfigError, read_config
 from lcaps_jax.training import Evaluation
 import workloads
+
+
+def test_results_without_checkpoints_are_not_written_over(tiny_run, tmp_path):
+    run = shutil.copytree(tiny_run[0], tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    log = (run / "metrics.jsonl").read_text()
+    config, _ = read_config(run)
+    with pytest.raises(ConfigError, match=f"--workdir={run} holds .* whose checkpoints are gone"):
+        runs.train(dataclasses.replace(config, epochs=config.epochs + 1), run)
+    assert (run / "metrics.jsonl").read_text() == log
+
+
+def test_every_archived_run_can_be_read_and_begun_from(tmp_path):
+    """Those of earlier versions hold less of how they were begun."""
+    source = data.Source(workloads.random_split(10), workloads.random_split(10), tuple("0123456789"), 28)
+    for folder in (workloads.REPOSITORY / "docs" / "results").iterdir():
+        assert runs._about(folder, source, 10)["sessions"][-1]["devices"]
 
 
 def test_table_by_class():
