@@ -67,7 +67,7 @@ def main(argv):
         parallel.say(f"Pictures of them are in {workdir / figures.FOLDER / classify.FOLDER}.")
         return
     names = _EVAL_DATASETS.value or run.config.eval_datasets
-    evaluations = runs.evaluate_run(
+    runs.evaluate_run(
         run,
         names,
         workdir,
@@ -75,10 +75,6 @@ def main(argv):
         data_dir=_DATA_DIR.value,
         affnist_variants=_AFFNIST_VARIANTS.value,
     )
-    for name, evaluation in evaluations.items():
-        result = runs.format_result(evaluation.result(run.step))
-        parallel.say(f"{name}: {result}, {run.checkpoint} checkpoint, step {run.step}")
-        parallel.say(runs.format_table(evaluation, run.class_names))
 
 
 if __name__ == "__main__":

@@ -397,8 +397,8 @@ def primary_means(run: runs.Run, images: np.ndarray, label: int) -> tuple[np.nda
     @jax.jit
     def sums(params, images, weight):
         output = run.model.apply({"params": params}, data.to_unit_range(images))
-        coupling = None if output.coupling is None else weight @ output.coupling[..., label]
-        return weight @ output.primary_activity, coupling
+        coupling = None if output.coupling is None else output.coupling[..., label]
+        return training.weighted_sum(weight, output.primary_activity), training.weighted_sum(weight, coupling)
 
     params = jax.device_put(run.params)
     total, size = None, 100

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import datetime
 import html
 import io
@@ -91,8 +92,8 @@ def _title(loaded: Mapping[str, runs.Run]) -> str:
 
 def _shown(run: runs.Run, data_dir: str | None) -> data.Split:
     """The first test images of a run's own set."""
-    folder = data_dir or run.config.data_dir
-    test = data.load_test(run.config.dataset, folder, run.config.image_size, class_names=run.class_names)
+    config = dataclasses.replace(run.config, data_dir=data_dir or run.config.data_dir)
+    test = runs.load_test(config.dataset, config, run.class_names, run.channels)
     return test.take(np.arange(min(_TRANSFORMED, len(test))))
 
 

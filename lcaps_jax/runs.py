@@ -135,7 +135,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
     training.steps_per_epoch(config, len(train_split))  # refuses a batch larger than the set
     model = training.make_model(config, len(source.class_names))
     tests = {
-        name: source.test if name == config.dataset else _load_test(name, config, source.class_names, source.channels)
+        name: source.test if name == config.dataset else load_test(name, config, source.class_names, source.channels)
         for name in config.eval_datasets
     }
 
@@ -254,7 +254,7 @@ def _alone(workdir: pathlib.Path) -> Iterator[None]:
         lock.release()
 
 
-def _load_test(name: str, config: Config, class_names: Sequence[str], channels: int) -> data.TestSet:
+def load_test(name: str, config: Config, class_names: Sequence[str], channels: int) -> data.TestSet:
     """The test part of a set, at the size of the run's images.
 
     Raises:
@@ -276,7 +276,7 @@ def evaluate_run(
     data_dir: str | None = None,
     affnist_variants: int | None = None,
 ) -> dict[str, training.Evaluation]:
-    """Evaluates a run on test sets, adds the figures to its ``results.json`` and draws the pictures.
+    """Evaluates a run on test sets, prints the figures, adds them to its ``results.json`` and draws the pictures.
 
     Where training has gone on meanwhile, the figures and pictures of the later step stay.
 
@@ -305,7 +305,7 @@ def evaluate_run(
         data_dir=data_dir or run.config.data_dir,
         affnist_variants=affnist_variants or run.config.affnist_variants,
     )
-    splits = {_entry_of(name, run, data_dir): _load_test(name, config, run.class_names, run.channels) for name in names}
+    splits = {_entry_of(name, run, data_dir): load_test(name, config, run.class_names, run.channels) for name in names}
     _check_fits(list(splits.values()))
     eval_steps = training.make_eval_steps(run.model)
     evaluations = {
@@ -314,6 +314,11 @@ def evaluate_run(
         )
         for name, split in splits.items()
     }
+    for name, evaluation in evaluations.items():  # before anything is written, which a full disk can prevent
+        parallel.say(
+            f"{name}: {format_result(evaluation.result(run.step))}, {run.checkpoint} checkpoint, step {run.step}"
+        )
+        parallel.say(format_table(evaluation, run.class_names))
     if parallel.is_main():
         stored = read_results(workdir)
         older = [name for name in evaluations if name in stored and stored[name]["step"] > run.step]

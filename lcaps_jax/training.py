@@ -229,8 +229,8 @@ def make_eval_steps(model: Network) -> Callable:
         sums = EvalSums(
             loss=jnp.sum(weight * model.loss(output, labels, images)),
             confusion=jnp.zeros((classes, classes)).at[labels, predicted].add(weight),
-            primary_activity=_weighted_sum(weight, output.primary_activity),
-            kept=_weighted_sum(weight, output.code),
+            primary_activity=weighted_sum(weight, output.primary_activity),
+            kept=weighted_sum(weight, output.code),
         )
         true_activity = jnp.take_along_axis(output.activity, labels[:, None], axis=-1)[:, 0]
         return sums, predicted, jnp.max(output.activity, axis=-1) - true_activity
@@ -243,8 +243,9 @@ def make_eval_steps(model: Network) -> Callable:
     return parallel.pmap(eval_steps)
 
 
-def _weighted_sum(weight: data.Array, x: data.Array | None) -> jax.Array | None:
-    return None if x is None else jnp.dot(weight, x, precision=lax.Precision.HIGHEST)
+def weighted_sum(weight: data.Array, x: data.Array | None) -> jax.Array | None:
+    """``[B]`` times ``[B, ...]``, in float32 on an accelerator too: ``[...]``; None of None."""
+    return None if x is None else jnp.tensordot(weight, x, axes=1, precision=lax.Precision.HIGHEST)
 
 
 @dataclasses.dataclass(frozen=True)

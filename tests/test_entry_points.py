@@ -80,9 +80,10 @@ def _logged(workdir: pathlib.Path, step: int) -> bool:
 
 
 def _is_saving(workdir: pathlib.Path) -> bool:
-    """Whether a checkpoint is half written; the first is let pass, so that there is one to go on from."""
+    """Whether a checkpoint is half written beside a whole one, from which the run can go on."""
     folder = workdir / "checkpoints" / "last"
-    return _logged(workdir, 30) and folder.is_dir() and any("tmp" in path.name for path in folder.iterdir())
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return any(name.isdigit() for name in names) and any("tmp" in name for name in names)
 
 
 def test_a_run_killed_in_a_save_and_again_in_training_goes_on_to_the_same_numbers(tiny_run, tmp_path):
@@ -207,6 +208,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 def test_paths_that_cannot_be_used_are_named_and_a_tilde_is_the_home(tiny_run, tmp_path, monkeypatch):
+    done = workloads.evaluate("", check=False, report=tmp_path / "report.html")
+    assert done.returncode == 1 and done.stderr.strip().endswith("several with commas between.")
     done = workloads.evaluate(tiny_run[0], check=False, report=tmp_path)
     assert done.returncode == 1 and f"Is a directory: '{tmp_path}'" in done.stderr and "Traceback" not in done.stderr
     monkeypatch.setenv("HOME", str(tmp_path))
