@@ -474,8 +474,6 @@ def _load_folder(folder: str | None, image_size: int | None, class_names: Sequen
                 raise DataError(f"{root / part / unknown[0]}: no such class; there are {', '.join(names)}.")
         if len(names) < 2:
             raise DataError(f"{root / 'train'} has the one class {names[0]}: to tell classes apart takes two.")
-        if "test" not in parts:
-            parts["train"], parts["test"] = _hold_out_files(parts["train"], root)
         files = [file for classes in parts.values() for group in classes.values() for file in group]
         channels, sizes = folders.describe(files)
         if image_size is None and (len(sizes) > 1 or len(set(next(iter(sizes)))) > 1):
@@ -483,6 +481,8 @@ def _load_folder(folder: str | None, image_size: int | None, class_names: Sequen
             raise DataError(f"--dataset={FOLDER}: images must be square and of one size, or give --image_size: {seen}.")
         size = image_size or next(iter(sizes))[0]
         parallel.check_fits(len(files) * size**2 * channels, f"The set in {root}")
+        if "test" not in parts:
+            parts["train"], parts["test"] = _hold_out_files(parts["train"], root)
         splits = {part: _read_classes(classes, names, channels, size) for part, classes in parts.items()}
     except folders.FileError as error:
         raise DataError(str(error)) from None
@@ -500,13 +500,16 @@ def _hold_out_files(classes: _Classes, root: pathlib.Path) -> tuple[_Classes, _C
     """
     train, test = {}, {}
     for name, files in classes.items():
-        drawn = {file: int.from_bytes(hashlib.sha256(file.read_bytes()).digest()[:8], "big") for file in files}
-        kept = [file for file in files if drawn[file] % _TEST_SHARE] or files
-        train[name], test[name] = kept, [file for file in files if file not in kept]
-    held, count = sum(map(len, test.values())), sum(map(len, classes.values()))
-    if not held:
+        digests = [hashlib.sha256(file.read_bytes()).digest() for file in files]
+        held = [int.from_bytes(digest, "big") % _TEST_SHARE == 0 for digest in digests]
+        if all(held):
+            held = [False] * len(files)
+        train[name] = [file for file, out in zip(files, held) if not out]
+        test[name] = [file for file, out in zip(files, held) if out]
+    images, count = sum(map(len, test.values())), sum(map(len, classes.values()))
+    if not images:
         raise DataError(f"{root} has too few images to hold some out as a test part; give them in {root / 'test'}.")
-    parallel.say(f"{root} has no test part: {held} of its {count} images, always the same, are held out as one.")
+    parallel.say(f"{root} has no test part: {images} of its {count} images, always the same, are held out as one.")
     return train, test
 
 

@@ -116,7 +116,12 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
         if is_finished(config, workdir):
             parallel.say(f"{workdir} is finished: {_end_of(config)}")
             return
-        _refuse_archived(workdir)
+        # Of a run killed in its first epochs there may be results and no checkpoint yet: that one begins anew.
+        if is_finished(earlier, workdir, archived=True) and not is_finished(earlier, workdir):
+            raise ConfigError(
+                f"--workdir={workdir} holds the log and the results of a finished run whose checkpoints are gone: "
+                "it cannot go on, and training would write over them. Give another --workdir."
+            )
     elif workdir.exists() and not _is_empty(workdir):
         raise ConfigError(f"--workdir={workdir} holds something else and no run; give a new or an empty folder.")
 
@@ -158,16 +163,6 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
         result = format_result(evaluation.result(fitted.steps))
         parallel.say(f"{name}: {result} after {fitted.steps} steps, {fitted.seconds / 60:.1f} minutes")
     parallel.say(f"Everything is in {workdir}; pictures in {workdir / figures.FOLDER}.")
-
-
-def _refuse_archived(workdir: pathlib.Path) -> None:
-    """Raises ConfigError where training would begin anew over the results of a run whose checkpoints are gone."""
-    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-        if not checkpoints.steps() and read_results(workdir):
-            raise ConfigError(
-                f"--workdir={workdir} holds the log and the results of a run whose checkpoints are gone: "
-                "it cannot go on, and training would write over them. Give another --workdir."
-            )
 
 
 def _check_same_data(workdir: pathlib.Path, source: data.Source, train_images: int) -> None:

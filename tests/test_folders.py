@@ -64,6 +64,13 @@ def test_without_a_test_folder_about_a_fifth_is_held_out(tmp_path, capsys):
     assert not contents(source.train) & contents(again.test) and not contents(source.test) & contents(again.train)
 
 
+def test_a_folder_within_a_class_is_refused_by_name(tmp_path):
+    _folder(tmp_path, parts=("train",), colour=False)
+    (tmp_path / "train" / "cat" / "more").mkdir(parents=True)
+    with pytest.raises(data.DataError, match="more"):
+        data.load("folder", str(tmp_path), image_size=24)
+
+
 def test_of_a_class_with_one_image_none_is_held_out(tmp_path):
     for name in "abcdefghijkl":
         _save(tmp_path / "train" / name / "1.png", np.full((24, 24), ord(name), np.uint8))

@@ -21,6 +21,11 @@ def test_results_without_checkpoints_are_not_written_over(tiny_run, tmp_path):
     with pytest.raises(ConfigError, match=f"--workdir={run} holds .* whose checkpoints are gone"):
         runs.train(dataclasses.replace(config, epochs=config.epochs + 1), run)
     assert (run / "metrics.jsonl").read_text() == log
+    # With results of its first epoch alone it was killed, and begins anew: past this check, to the next.
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({name: entry | {"step": 80} for name, entry in results.items()}))
+    with pytest.raises(data.DataError, match="no_such_set"):
+        runs.train(dataclasses.replace(config, eval_datasets=("no_such_set",)), run)
 
 
 def test_every_archived_run_can_be_read_and_begun_from(tmp_path):
