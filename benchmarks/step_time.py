@@ -8,6 +8,7 @@ above 1 the step outruns what a direct convolution could reach on the machine. P
 runs the case alone.
 """
 
+from collections.abc import Mapping, Sequence
 import json
 import pathlib
 import subprocess
@@ -21,13 +22,7 @@ from benchmarks import steps, timing
 from lcaps_jax import parallel
 from lcaps_jax.config import Config
 
-_ITERATIONS = flags.DEFINE_integer("iterations", 100, "Steps measured of each.", lower_bound=2 * steps.STEPS_A_CALL)
-_ONLY = flags.DEFINE_multi_string("only", None, "A case to measure, as it is printed; may be repeated. Default: all.")
-_REUSE_MEMORY = flags.DEFINE_boolean("reuse_memory", True, "Have the allocator keep freed memory, as train.py does.")
-_PEAK_MEMORY = flags.DEFINE_boolean("peak_memory", True, "Run each case once more, alone, to see its peak memory.")
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/results/step_time.json", "JSON file to write.")
-
-_CASES = {
+CASES = {
     "MNIST 9x9, K=50": {"k": 50},
     "MNIST 9x9, K=70": {"k": 70},
     "MNIST 9x9, K=100": {"k": 100},
@@ -44,7 +39,7 @@ _CASES = {
     "MNIST, CNN of 64 channels": {"model": "cnn", "channels": 64},
     "MNIST, CNN": {"model": "cnn"},
 }
-_PAPER_SECONDS = {
+TABLE3 = {
     "MNIST 9x9, K=50": 0.2034,
     "MNIST 9x9, K=70": 0.2159,
     "MNIST 9x9, K=100": 0.2953,
@@ -54,70 +49,98 @@ _PAPER_SECONDS = {
 }
 
 
-def _peak_alone(name: str) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        output = pathlib.Path(folder) / "case.json"
-        options = [f"--only={name}", f"--iterations={2 * steps.STEPS_A_CALL}", "--nopeak_memory", f"--output={output}"]
-        command = [sys.executable, "-m", "benchmarks.step_time", *options, f"--reuse_memory={_REUSE_MEMORY.value}"]
-        subprocess.run(command, check=True, capture_output=True)
-        return json.loads(output.read_text())["peak_memory_gib"]
+_HEADER = (
+    "case", "mean (s.e.), ms", "median, ms", "images/s", "in matmuls", "effective throughput",
+    "compile, s", "parameters", "peak memory, GiB", "paper, ms",
+)  # fmt: skip
 
 
-def main(argv):
-    del argv
-    if _REUSE_MEMORY.value:
-        parallel.reuse_freed_memory()
-    names = _ONLY.value or list(_CASES)
+def measure(names: Sequence[str], iterations: int, peaks: Mapping[str, float] | None = None) -> dict:
+    """Times the steps of cases in turns.
+
+    Args:
+      names: of ``CASES``.
+      iterations: steps measured of each; at least ten.
+      peaks: memory of a process that ran a case alone, GiB, to be shown beside its times.
+
+    Returns:
+      Times in seconds and what follows from them, by case, for a JSON file.
+    """
     cases = {}
     for name in names:
-        config = Config(**_CASES[name])
+        config = Config(**CASES[name])
         cases[name] = steps.prepare(config.resolved(config.image_size or 28, 0))
         print(f"{name}: compiled", flush=True)
     functions = {"matmul": timing.matmul(), **{name: case.run for name, case in cases.items()}}
-    seconds = timing.alternate(functions, -(-_ITERATIONS.value // steps.STEPS_A_CALL))
+    seconds = timing.alternate(functions, -(-iterations // steps.STEPS_A_CALL))
     unit = float(seconds["matmul"].min())
-    peak = steps.peak_memory_gib()
-    rows, figures = [], {}
+    figures = {}
     for name, case in cases.items():
         a_step = seconds[name] / steps.STEPS_A_CALL
-        median, error = float(np.median(a_step)), float(np.std(a_step, ddof=1) / len(a_step) ** 0.5)
-        batch = case.config.batch_size
-        paper = _PAPER_SECONDS.get(name)
-        alone = _peak_alone(name) if _PEAK_MEMORY.value else None
+        median, batch = float(np.median(a_step)), case.config.batch_size
         figures[name] = {
             "seconds": median,
             "mean": float(np.mean(a_step)),
-            "standard_error_over_calls": error,
+            "standard_error_over_calls": float(np.std(a_step, ddof=1) / len(a_step) ** 0.5),
             "iterations": len(a_step) * steps.STEPS_A_CALL,
             "compile_seconds": case.compile_seconds,
             "images_per_second": batch / median,
             "in_matmuls": median / unit,
             "effective_throughput": steps.step_flops(case.config) * batch / median / timing.matmul_flops(unit),
             "parameters": case.parameters,
-            "peak_memory_gib": alone,
-            "paper_seconds": paper,
+            "peak_memory_gib": (peaks or {}).get(name),
+            "paper_seconds": TABLE3.get(name),
         }
-        rows.append(
-            (
-                name,
-                f"{1e3 * figures[name]['mean']:.0f} ({1e3 * error:.0f})",
-                f"{1e3 * median:.0f}",
-                f"{batch / median:.0f}",
-                f"{median / unit:.1f} M",
-                f"{figures[name]['effective_throughput']:.2f}",
-                f"{case.compile_seconds:.1f}",
-                f"{case.parameters / 1e6:.1f} M",
-                f"{alone:.1f}" if alone else "",
-                f"{1e3 * paper:.0f}" if paper else "",
-            )
-        )
-    header = (
-        "case", "mean (s.e.), ms", "median, ms", "images/s", "in matmuls", "effective throughput",
-        "compile, s", "parameters", "peak memory, GiB", "paper, ms",
-    )  # fmt: skip
-    print(f"M = {1e3 * unit:.0f} ms\n" + timing.table(header, rows))
-    timing.write(_OUTPUT.value, {"matmul_seconds": unit, "peak_memory_gib": peak, "cases": figures})
+    return {"matmul_seconds": unit, "peak_memory_gib": steps.peak_memory_gib(), "cases": figures}
+
+
+def _line(name: str, case: Mapping) -> tuple:
+    """Of the table that is printed."""
+    return (
+        name,
+        f"{1e3 * case['mean']:.0f} ({1e3 * case['standard_error_over_calls']:.0f})",
+        f"{1e3 * case['seconds']:.0f}",
+        f"{case['images_per_second']:.0f}",
+        f"{case['in_matmuls']:.1f} M",
+        f"{case['effective_throughput']:.2f}",
+        f"{case['compile_seconds']:.1f}",
+        f"{case['parameters'] / 1e6:.1f} M",
+        "" if case["peak_memory_gib"] is None else f"{case['peak_memory_gib']:.1f}",
+        "" if case["paper_seconds"] is None else f"{1e3 * case['paper_seconds']:.0f}",
+    )
+
+
+def _peak_alone(name: str, reuse_memory: bool) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        output = pathlib.Path(folder) / "case.json"
+        options = [f"--only={name}", f"--iterations={2 * steps.STEPS_A_CALL}", "--nopeak_memory", f"--output={output}"]
+        command = [sys.executable, "-m", "benchmarks.step_time", *options, f"--reuse_memory={reuse_memory}"]
+        subprocess.run(command, check=True, capture_output=True)
+        return json.loads(output.read_text())["peak_memory_gib"]
+
+
+def main() -> None:
+    """The command line."""
+    iterations = flags.DEFINE_integer("iterations", 100, "Steps measured of each.", lower_bound=2 * steps.STEPS_A_CALL)
+    only = flags.DEFINE_multi_string("only", None, "A case to measure, as printed; may be repeated. Default: all.")
+    reuse_memory = flags.DEFINE_boolean("reuse_memory", True, "Have the allocator keep freed memory, as train.py does.")
+    peak_memory = flags.DEFINE_boolean("peak_memory", True, "Run each case once more, alone, to see its peak memory.")
+    output = flags.DEFINE_string("output", "benchmarks/results/step_time.json", "JSON file to write.")
+
+    def parsed(argv):
+        del argv
+        if reuse_memory.value:
+            parallel.reuse_freed_memory()
+        names = only.value or list(CASES)
+        # Before this process takes the device: a TPU serves one at a time.
+        peaks = {name: _peak_alone(name, reuse_memory.value) for name in names} if peak_memory.value else {}
+        figures = measure(names, iterations.value, peaks)
+        rows = [_line(name, case) for name, case in figures["cases"].items()]
+        print(f"M = {1e3 * figures['matmul_seconds']:.0f} ms\n" + timing.table(_HEADER, rows))
+        timing.write(output.value, figures)
+
+    app.run(parsed)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -15,8 +15,6 @@ import functools
 import itertools
 import json
 import pathlib
-import subprocess
-import sys
 import time
 from typing import Any, cast
 
@@ -43,7 +41,6 @@ _ZERO = 0  # the digit of figures 1 and 4
 # Ablations shown beside the networks of Table 2: the longest trained that differ in nothing but the layers.
 _NARROW = {"longer": "narrow L-CapsNet", "capsnet_longer": "narrow CapsNet"}
 _POSED_DIGITS = 300
-_TABLE3 = [f"MNIST 9x9, K={k}" for k in (50, 70, 100)] + [f"MNIST 9x9, CapsNet r={r}" for r in (3, 4, 5)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,12 +260,11 @@ def _minutes(log: Sequence[dict]) -> float:
 
 def table3(plan: Plan) -> None:
     """Times a training step of L-CapsNet and CapsNet in one process: Table 3. ``step_time.json`` has the raw times."""
-    output = (plan.workdir / "step_time.json").resolve()
+    from benchmarks import step_time, timing  # of the repository, and no part of the package
+
+    output = plan.workdir / "step_time.json"
     if plan.train:
-        options = [f"--only={name}" for name in _TABLE3] + [f"--output={output}", "--nopeak_memory"]
-        options += ["--iterations=10"] if plan.quick else ["--iterations=100"]
-        plan.workdir.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, "-m", "benchmarks.step_time", *options], cwd=_ROOT, check=True)
+        timing.write(output, step_time.measure(list(step_time.TABLE3), iterations=10 if plan.quick else 100))
     elif not output.exists():
         print("table3: not timed yet.", flush=True)
         return

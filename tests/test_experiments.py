@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks import step_time
 from lcaps_jax import config, data, experiments, figures, load_pretrained, robustness, runs, training
 from lcaps_jax.config import ConfigError
 from lcaps_jax.experiments import CELLS, Plan
@@ -119,6 +120,19 @@ def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch
     settings = dataclasses.replace(settings, k=6)
     with pytest.raises(ConfigError, match="--k=6: the run in .*mnist_9x9_k70 was begun with k=5"):
         experiments.run(["table2"], plan)
+
+
+def test_table_3_is_of_the_times_that_are_written_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(step_time, "CASES", {"MNIST 9x9, K=50": workloads.TINY})
+    monkeypatch.setattr(step_time, "TABLE3", {name: step_time.TABLE3[name] for name in step_time.CASES})
+    experiments.run(["table3"], Plan(tmp_path / "new", quick=True, data_dir=None))
+    measured = json.loads((tmp_path / "new" / "step_time.json").read_text())["cases"]
+    rows = json.loads((tmp_path / "new" / "table3.json").read_text())
+    (row,), ((name, case),) = rows, measured.items()
+    assert row["network"] == name == "MNIST 9x9, K=50" and row["paper, ms"] == "203"
+    assert row["ms an iteration (s.e.)"].split()[0] == f"{1e3 * case['mean']:.0f}"
+    assert case["iterations"] == 10 and 0 < case["seconds"] < 10 and case["compile_seconds"] > 0
+    assert case["images_per_second"] == pytest.approx(100 / case["seconds"])
 
 
 def test_the_tables_of_the_documents_are_those_of_the_raw_results(tmp_path):
