@@ -4,12 +4,11 @@
 
 Run from the repository: the settings of every run are the flagfiles in ``configs/``. What has been trained is not
 trained again, and what was interrupted goes on. ``--notrain`` shows what there is so far; ``--quick`` tries a run of
-each kind with small networks, in minutes. What the figures need of a network is kept as text beside its results, so
-that they can be drawn, and later networks compared with it, when its checkpoints are gone:
+each kind with small networks, in minutes. What the figures need of a network is kept as text beside its results:
 ``--workdir=docs/results --notrain`` shows the tables of the runs that this repository tells of.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import itertools
@@ -22,9 +21,10 @@ from absl import flags
 import jax
 import numpy as np
 
-from lcaps_jax import affnist, cli, data, figures, metrics, models, parallel, robustness, runs, training
+from lcaps_jax import affnist, cli, data, figures, measurements, metrics, models, parallel, robustness, runs, training
 from lcaps_jax import config as configs
 from lcaps_jax.config import Config
+from lcaps_jax.measurements import Measurement
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _QUICK: dict[str, Any] = {
@@ -41,6 +41,13 @@ _ZERO = 0  # the digit of figures 1 and 4
 # Ablations shown beside the networks of Table 2: the longest trained that differ in nothing but the layers.
 _NARROW = {"longer": "narrow L-CapsNet", "capsnet_longer": "narrow CapsNet"}
 _POSED_DIGITS = 300
+# Amounts that one digit is transformed by, far beyond affNIST's.
+_SWEEPS = {
+    robustness.ROTATION: np.linspace(-90, 90, 41),
+    robustness.SHEAR: np.linspace(-0.8, 0.8, 41),
+    robustness.SCALE: np.linspace(0.5, 1.5, 41),
+    robustness.SHIFT: np.arange(-20.0, 21),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,58 +334,16 @@ def _finished(plan: Plan, experiment: str, flagfiles: Sequence[str]) -> dict[str
     return {name: folders for name, folders in found.items() if folders}
 
 
-def _measured(
-    experiment: str, folders: Mapping[str, Sequence[pathlib.Path]], what: str, measure: Callable[[runs.Run], dict]
-) -> dict[str, dict]:
-    """What is measured of networks, from their runs' folders or measured now and kept there.
-
-    Of a network's runs it is the first of which that or a checkpoint is there. Says which it is where it is not the
-    first of all, and leaves out, with a word about it, networks that have none.
-    """
-    found = {}
-    for name, seeds in folders.items():
-        folder = next((folder for folder in seeds if _kept(folder, what) or (folder / "checkpoints").is_dir()), None)
-        if folder is None:
-            print(f"{experiment}: without {seeds[0].name}, whose checkpoints are gone.", flush=True)
-            continue
-        if folder != seeds[0]:
-            print(f"{experiment}: {folder.name} in place of {seeds[0].name}, whose checkpoints are gone.", flush=True)
-        if not (kept := _kept(folder, what)):
-            run = runs.load_run(folder)
-            if run.step != _last_step(folder):  # the newest checkpoint is damaged
-                print(f"{experiment}: without {folder.name}, whose last checkpoint is of step {run.step}.", flush=True)
-                continue
-            kept = {"step": run.step} | measure(run)
-            (folder / runs.MEASURED).mkdir(exist_ok=True)
-            configs.write_json(folder / runs.MEASURED / f"{what}.json", kept, indent=None)
-        found[name] = kept
-    return found
-
-
-def _kept(folder: pathlib.Path, what: str) -> dict | None:
-    """What has been measured of a run's network, unless the run has gone on since."""
-    path = folder / runs.MEASURED / f"{what}.json"
-    kept = json.loads(path.read_text()) if path.exists() else None
-    return kept if kept and kept["step"] == _last_step(folder) else None
-
-
-def _last_step(folder: pathlib.Path) -> int:
-    return max(result["step"] for result in runs.read_results(folder).values())
-
-
-def _rounded(x) -> list | None:
-    """An array for a file to be read by people."""
-    return None if x is None else np.asarray(x, np.float64).round(4).tolist()
-
-
 def _zeros_through(plan: Plan, experiment: str, flagfiles: Sequence[str]) -> dict[str, dict]:
     """``primary_means`` over all training zeros, of the cells that have been trained."""
 
     def measure(run):
         activity, coupling = primary_means(run, _zeros(plan), _ZERO)
-        return {"activity": _rounded(activity), "coupling": _rounded(coupling)}
+        return {"activity": measurements.rounded(activity), "coupling": measurements.rounded(coupling)}
 
-    return _measured(experiment, _finished(plan, experiment, flagfiles), "zeros", measure)
+    zeros = Measurement("zeros", {"dataset": "mnist", "digit": _ZERO}, measure)
+    found = measurements.collect(experiment, _finished(plan, experiment, flagfiles), zeros)
+    return {name: means for name, (means,) in found.items()}
 
 
 def _zeros(plan: Plan) -> np.ndarray:
@@ -407,7 +372,10 @@ def primary_means(run: runs.Run, images: np.ndarray, label: int) -> tuple[np.nda
 
 
 def errors_by_transformation(plan: Plan) -> None:
-    """Where the errors on affNIST lie, by what was done to the digit, for the networks trained on expanded MNIST."""
+    """What becomes of digits as they are transformed, by the networks trained on expanded MNIST.
+
+    Where the errors on affNIST lie, one digit's activity and pose, and what the poses of many do.
+    """
     folders = _finished(plan, "robustness", ["affnist_15x15_k70", "affnist_capsnet", "affnist_cnn64"])
     networks = {cell_of(name).row: seeds for name, seeds in folders.items()}
     # Of the ablations those that compare the layers with routing; they are not trained for this.
@@ -415,28 +383,39 @@ def errors_by_transformation(plan: Plan) -> None:
         folder = plan.workdir / f"ablation_{name}"
         if name in _NARROW and runs.is_finished(config, folder, archived=True):
             networks[_NARROW[name]] = [folder]
+    if not networks:
+        return
+    split = cast(data.Affnist, data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS))
+    wanted = (_predictions(split), _one_digit(split.digits), _poses(split.digits))
+    if not (found := measurements.collect("robustness", networks, *wanted)):
+        return
+    predicted = {name: np.array(list(predictions["predicted"]), int) for name, (predictions, _, _) in found.items()}
+    _errors_by(plan, split, {name: of_one != split.labels for name, of_one in predicted.items()})
+    results = {name: transformed for name, (_, transformed, _) in found.items()}
+    _save(plan, "transformed", figures.activity_under(int(split.digits.labels[0]), _SWEEPS, results))
+    if rows := _pose_rows({name: poses for name, (_, _, poses) in found.items()}):
+        _write_table(plan, "poses", rows)
 
-    @functools.cache  # loaded only where there is something to draw
-    def images():
-        return cast(data.Affnist, data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS))
 
-    def predict(run):
+def _predictions(split: data.Affnist) -> Measurement:
+    """The predicted digits, in the order of the set."""
+
+    def measure(run):
         steps = training.make_eval_steps(run.model)
-        result = training.evaluate(steps, run.params, training.on_devices(images()), parallel.round_up(100))
+        result = training.evaluate(steps, run.params, training.on_devices(split), parallel.round_up(100))
         return {"predicted": "".join(str(label) for label in result.predicted)}
 
-    if not (predictions := _measured("robustness", networks, "affnist", predict)):
-        return
-    split = images()
-    wrong = {
-        name: np.array(list(of_one["predicted"])).astype(int) != split.labels for name, of_one in predictions.items()
-    }
+    return Measurement("affnist", {"images": len(split)}, measure)
+
+
+def _errors_by(plan: Plan, split: data.Affnist, wrong: Mapping[str, np.ndarray]) -> None:
+    """Draws and prints error by rotation, shear, scale and shift; ``wrong`` is ``[N]`` bool, by network."""
     done = split.transformations()
-    continuous = {
+    continuous: dict[str, np.ndarray] = {
         "rotation (degrees)": np.rad2deg(done.rotation),
-        "shear": done.shear,
-        "vertical scale": done.scale[:, 0],
-        "horizontal scale": done.scale[:, 1],
+        "shear": np.asarray(done.shear),
+        "vertical scale": np.asarray(done.scale[:, 0]),
+        "horizontal scale": np.asarray(done.scale[:, 1]),
     }
     quantities = {name: (values, figures.equal_ranges(values)) for name, values in continuous.items()}
     farthest = np.abs(done.shift).max(axis=1)
@@ -445,15 +424,65 @@ def errors_by_transformation(plan: Plan) -> None:
     edges.append(max(*edges, farthest.max()) + 1)
     quantities["shift from the middle (pixels)"] = farthest, np.array(edges)
     _save(plan, "robustness", figures.errors_by(quantities, wrong))
-    networks = {name: networks[name] for name in predictions}
-    _transformed_digit(plan, split.digits, networks)
-    _pose_changes(plan, split.digits, networks)
     rows = [
         {"quantity": quantity, "from": f"{low:.2f}", "below": f"{high:.2f}", "images": count, **errors}
         for quantity, (values, edges) in quantities.items()
         for low, high, count, errors in figures.binned_errors(values, edges, wrong)
     ]
     _write_table(plan, "robustness", rows)
+
+
+def _one_digit(digits: data.Split) -> Measurement:
+    """Activity and pose of the first digit's class as the digit is rotated, sheared, scaled and moved."""
+    label = int(digits.labels[0])
+
+    def measure(run):
+        apply = jax.jit(lambda params, images: run.model.apply({"params": params}, images))
+        measured = {}
+        for sweep, amounts in _SWEEPS.items():
+            digit = np.broadcast_to(digits.images[:1, :, :, 0], (len(amounts), *digits.images.shape[1:3]))
+            moved = affnist.warp(digit / np.float32(255), robustness.transformation(sweep, amounts))
+            output = apply(run.params, moved[..., None])
+            pose = None if output.pose is None else output.pose[:, label]
+            activity = measurements.rounded(output.activity[:, label])
+            measured[sweep] = {"activity": activity, "pose": measurements.rounded(pose)}
+        return measured
+
+    amounts = {sweep: measurements.rounded(amounts) for sweep, amounts in _SWEEPS.items()}
+    return Measurement("transformed_digit", {"label": label, "amounts": amounts}, measure)
+
+
+def _poses(digits: data.Split) -> Measurement:
+    """Whether class poses answer to moderate transformations of the first digits, and how; of no CNN."""
+    digits = digits.take(np.arange(min(_POSED_DIGITS, len(digits))))
+
+    def measure(run):
+        if run.config.model == configs.CNN:
+            return {}
+        on_canvas = dataclasses.replace(digits, images=data.fit_size(digits.images, affnist.CANVAS))
+        return {
+            kind: dataclasses.asdict(robustness.pose_change(robustness.MODERATE[kind], poses, digits.labels))
+            for kind, poses in robustness.poses(run, on_canvas).items()
+        }
+
+    amounts = {kind: measurements.rounded(amounts) for kind, amounts in robustness.MODERATE.items()}
+    return Measurement("poses", {"digits": len(digits), "amounts": amounts, "line": "of the others"}, measure)
+
+
+def _pose_rows(poses: Mapping[str, Mapping]) -> list[dict]:
+    """The table of pose changes, by network."""
+    return [
+        {
+            "network": name,
+            "transformation": kind,
+            "pose turned, degrees": f"{of_one[kind]['turned']:.0f}",
+            "straight, %": f"{100 * of_one[kind]['straight']:.0f}",
+            "by the class's line, %": f"{100 * of_one[kind]['shared']:.0f}",
+        }
+        for name, of_one in poses.items()
+        for kind in robustness.KINDS
+        if kind in of_one
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -533,65 +562,6 @@ def _parameters(config: Config) -> str:
     config = dataclasses.replace(config, image_size=config.image_size or size)
     shapes = jax.eval_shape(lambda: training.init_params(model, config, 1))
     return f"{sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6:.1f} M"
-
-
-def _transformed_digit(plan: Plan, digits: data.Split, networks: Mapping[str, Sequence[pathlib.Path]]) -> None:
-    """Draws activities and poses of one digit's class as the digit is rotated, sheared, scaled and moved."""
-    steps = 41
-    sweeps = {
-        robustness.ROTATION: np.linspace(-90, 90, steps),
-        robustness.SHEAR: np.linspace(-0.8, 0.8, steps),
-        robustness.SCALE: np.linspace(0.5, 1.5, steps),
-        robustness.SHIFT: np.arange(steps) - steps // 2,
-    }
-    digit = np.broadcast_to(digits.images[:1, :, :, 0] / np.float32(255), (steps, *digits.images.shape[1:3]))
-    label = int(digits.labels[0])
-
-    def measure(run):
-        apply = jax.jit(lambda params, images: run.model.apply({"params": params}, images))
-        measured = {}
-        for sweep, values in sweeps.items():
-            output = apply(run.params, affnist.warp(digit, robustness.transformation(sweep, values))[..., None])
-            pose = None if output.pose is None else output.pose[:, label]
-            measured[sweep] = {"activity": _rounded(output.activity[:, label]), "pose": _rounded(pose)}
-        return measured
-
-    results = {
-        name: {sweep: (of_one[sweep]["activity"], of_one[sweep]["pose"]) for sweep in sweeps}
-        for name, of_one in _measured("robustness", networks, "transformed_digit", measure).items()
-    }
-    if results:
-        _save(plan, "transformed", figures.activity_under(label, sweeps, results))
-
-
-def _pose_changes(plan: Plan, digits: data.Split, networks: Mapping[str, Sequence[pathlib.Path]]) -> None:
-    """Whether class poses answer to moderate transformations of the first digits, and how."""
-    digits = digits.take(np.arange(min(_POSED_DIGITS, len(digits))))
-    border = (affnist.CANVAS - digits.images.shape[1]) // 2
-    images = np.pad(digits.images, [(0, 0), (border, border), (border, border), (0, 0)])
-    split = dataclasses.replace(digits, images=images)
-
-    def measure(run):
-        if run.config.model == configs.CNN:
-            return {}
-        poses = robustness.poses(run, split)
-        changes = {kind: robustness.pose_change(*of_kind, split.labels) for kind, of_kind in poses.items()}
-        return {kind: dataclasses.asdict(change) for kind, change in changes.items()}
-
-    rows = [
-        {
-            "network": name,
-            "transformation": kind,
-            "pose turned, degrees": f"{of_one[kind]['turned']:.0f}",
-            "straight, %": f"{100 * of_one[kind]['straight']:.0f}",
-            "by the class's line, %": f"{100 * of_one[kind]['shared']:.0f}",
-        }
-        for name, of_one in _measured("robustness", networks, "poses", measure).items()
-        for kind in robustness.KINDS
-        if kind in of_one
-    ]
-    if rows:
-        _write_table(plan, "poses", rows)
 
 
 def _save(plan: Plan, name: str, figure) -> None:

@@ -389,25 +389,25 @@ def _legend_above(figure: Figure) -> None:
 def activity_under(
     label: int,
     sweeps: Mapping[str, np.ndarray],
-    results: Mapping[str, Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike | None]]],
+    results: Mapping[str, Mapping[str, Mapping[str, npt.ArrayLike | None]]],
 ) -> Figure:
     """Activity of a digit's class above its pose, one line for each dimension, as the digit is transformed.
 
     Args:
       label: the digit's class.
       sweeps: amounts ``[M]`` by name of the transformation.
-      results: by network and transformation, activities ``[M]`` and poses ``[M, D]``, None without capsules.
+      results: by network and transformation, ``"activity"`` ``[M]`` and ``"pose"`` ``[M, D]``, None without capsules.
     """
-    posed = [name for name, by_sweep in results.items() if next(iter(by_sweep.values()))[1] is not None]
+    posed = [name for name, by_sweep in results.items() if by_sweep[next(iter(sweeps))]["pose"] is not None]
     figure = Figure(figsize=(3.4 * len(sweeps), 2.4 * (1 + len(posed))), layout="constrained")
     grid = figure.subplots(1 + len(posed), len(sweeps), squeeze=False, sharex="col")
     for column, (sweep, values) in enumerate(sweeps.items()):
         for name, by_sweep in results.items():
-            grid[0, column].plot(values, by_sweep[sweep][0], label=name)
+            grid[0, column].plot(values, by_sweep[sweep]["activity"], label=name)
         grid[0, column].set(title=sweep, ylim=(0, 1.02))
         for row, name in enumerate(posed, start=1):
             grid[row, column].set_prop_cycle(color=colormaps["tab20"](range(20)))  # the usual ten repeat before 16
-            grid[row, column].plot(values, results[name][sweep][1], linewidth=0.8)
+            grid[row, column].plot(values, results[name][sweep]["pose"], linewidth=0.8)
         grid[-1, column].set_xlabel(sweep)
     grid[0, 0].set_ylabel(f"activity of class {label}")
     for row, name in enumerate(posed, start=1):

@@ -19,7 +19,7 @@ _AMOUNTS = {
     SHIFT: np.arange(-8.0, 9, 2),
 }
 # Amounts that poses are compared at: affNIST's, and the shifts of expanded MNIST. The middle one changes nothing.
-_MODERATE = {
+MODERATE = {
     ROTATION: np.linspace(-affnist.MAX_ROTATION, affnist.MAX_ROTATION, 9),
     SHEAR: np.linspace(-affnist.MAX_SHEAR, affnist.MAX_SHEAR, 9),
     SCALE: np.linspace(affnist.MIN_SCALE, affnist.MAX_SCALE, 9),
@@ -72,15 +72,15 @@ def errors(run: Run, split: data.Split) -> Mapping[str, tuple[np.ndarray, np.nda
     return {kind: (amounts, np.array([error(kind, a) for a in amounts])) for kind, amounts in _AMOUNTS.items()}
 
 
-def poses(run: Run, split: data.Split) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
-    """Poses of the true class under moderate transformations, as large as affNIST's.
+def poses(run: Run, split: data.Split) -> Mapping[str, np.ndarray]:
+    """Poses of the true class under the moderate transformations.
 
     Args:
       run: of ``load_run``; its network must have poses.
       split: images of the network's size, and their labels.
 
     Returns:
-      By kind, amounts ``[M]``, the middle one of which changes nothing, and poses ``[N, M, D]``.
+      By kind, ``[N, M, D]`` at the amounts ``MODERATE[kind] [M]``.
     """
     images = split.images.astype(np.float32) / 255
 
@@ -92,9 +92,9 @@ def poses(run: Run, split: data.Split) -> Mapping[str, tuple[np.ndarray, np.ndar
     params = jax.device_put(run.params)
     moved = {
         kind: [true_pose(params, transform(images, kind, np.full(len(images), a))) for a in amounts]
-        for kind, amounts in _MODERATE.items()
+        for kind, amounts in MODERATE.items()
     }
-    return {kind: (_MODERATE[kind], np.stack(poses, axis=1)) for kind, poses in moved.items()}
+    return {kind: np.stack(poses, axis=1) for kind, poses in moved.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +104,8 @@ class PoseChange:
     Attributes:
       turned: mean angle in degrees between the pose of an image as it is and at the two extremes.
       straight: share, 0 to 1, of the poses' variance over the amounts that a straight line for each image explains.
-      shared: the same share for one direction and speed of that line in all images of a class: what the pose would
-        have to do for one of its directions to mean the transformation.
+      shared: the same share for the mean of that line over the other images of the class: what the pose would have to
+        do for one of its directions to mean the transformation. Below 0 where it explains less than no line.
     """
 
     turned: float
@@ -116,8 +116,7 @@ class PoseChange:
 def pose_change(amounts: np.ndarray, poses: np.ndarray, labels: np.ndarray) -> PoseChange:
     """What poses ``[N, M, D]`` of images of classes ``[N]`` do over amounts ``[M]``, the middle one neutral.
 
-    ``shared`` means something with many images a class, for each has its part in the line of its class. Both shares
-    are NaN of poses that do not change.
+    Each class needs two images at least. Both shares are NaN of poses that do not change.
     """
     extremes, neutral = poses[:, [0, -1]], poses[:, len(amounts) // 2, None]
     lengths = np.linalg.norm(extremes, axis=-1) * np.linalg.norm(neutral, axis=-1)
@@ -125,7 +124,8 @@ def pose_change(amounts: np.ndarray, poses: np.ndarray, labels: np.ndarray) -> P
     changes = poses - poses.mean(axis=1, keepdims=True)
     by = (amounts - amounts.mean())[:, None]
     slopes = np.sum(changes * by, axis=1) / np.sum(by**2)  # [N, D], least squares
-    by_class = np.stack([slopes[labels == label].mean(axis=0) for label in labels])
+    alike = (labels[:, None] == labels) & ~np.eye(len(labels), dtype=bool)
+    others = alike @ slopes / alike.sum(axis=1, keepdims=True)
 
     variance = np.sum(changes**2)
 
@@ -133,4 +133,4 @@ def pose_change(amounts: np.ndarray, poses: np.ndarray, labels: np.ndarray) -> P
         return 1 - np.sum((changes - by * slopes[:, None]) ** 2) / variance if variance > 0 else np.nan
 
     turned = np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).mean()
-    return PoseChange(float(turned), float(explained(slopes)), float(explained(by_class)))
+    return PoseChange(float(turned), float(explained(slopes)), float(explained(others)))

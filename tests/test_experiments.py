@@ -5,14 +5,14 @@ import json
 import pathlib
 import re
 import shutil
-import types
 
 import jax
 import numpy as np
 import pytest
 
 from benchmarks import step_time
-from lcaps_jax import config, data, experiments, figures, load_pretrained, robustness, runs, training
+import golden
+from lcaps_jax import config, data, experiments, figures, robustness, runs, training
 from lcaps_jax.config import ConfigError
 from lcaps_jax.experiments import CELLS, Plan
 import workloads
@@ -99,24 +99,6 @@ def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch
         (tmp_path / "table2.json").read_text()
     ) == rows
     assert "figure4: without mnist_9x9_k70, whose checkpoints are gone." in capsys.readouterr().out
-    # A run that has gone on since is measured anew.
-    results = runs.read_results(tmp_path / "mnist_9x9_k50")
-    results["mnist"]["step"] += 1
-    (tmp_path / "mnist_9x9_k50" / "results.json").write_text(json.dumps(results))
-    experiments._measured("figure4", {"k50": [tmp_path / "mnist_9x9_k50"]}, "zeros", lambda run: {})
-    assert "figure4: without mnist_9x9_k50, whose checkpoints are gone." in capsys.readouterr().out
-    # Where the first seed's network is gone, that of the second is looked at.
-    step = runs.read_results(tiny_run[0])["sample"]["step"]
-    monkeypatch.setattr(runs, "load_run", lambda folder: types.SimpleNamespace(name=folder.name, step=step))
-    shutil.copytree(tiny_run[0], tmp_path / "mnist_9x9_k50_seed1")
-    seeds = [tmp_path / "mnist_9x9_k50", tmp_path / "mnist_9x9_k50_seed1"]
-    measured = experiments._measured("figure4", {"k50": seeds}, "zeros", lambda run: {"of": run.name})
-    assert measured == {"k50": {"step": step, "of": "mnist_9x9_k50_seed1"}}
-    assert "mnist_9x9_k50_seed1 in place of mnist_9x9_k50," in capsys.readouterr().out
-    # Of a network whose newest checkpoint is damaged nothing is kept under the step of its results.
-    monkeypatch.setattr(runs, "load_run", lambda folder: types.SimpleNamespace(step=step - 1))
-    assert experiments._measured("figure4", {"k50": seeds}, "other", lambda run: {"of": run.step}) == {}
-    assert f"whose last checkpoint is of step {step - 1}" in capsys.readouterr().out
     settings = dataclasses.replace(settings, k=6)
     with pytest.raises(ConfigError, match="--k=6: the run in .*mnist_9x9_k70 was begun with k=5"):
         experiments.run(["table2"], plan)
@@ -147,6 +129,25 @@ def test_the_tables_of_the_documents_are_those_of_the_raw_results(tmp_path):
         assert len(lines) > 6 and [line for line in lines if line not in written] == []
 
 
+def test_where_the_errors_lie_and_what_poses_do_is_what_the_documents_say(tmp_path):
+    docs = pathlib.Path(__file__).parents[1] / "docs"
+    workdir = shutil.copytree(docs / "results", tmp_path / "results")
+    prepared = str(golden.path("tensorflow_datasets"))
+    experiments.run(["robustness"], Plan(workdir, quick=False, data_dir=prepared, train=False))
+    written = (docs / "results.md").read_text()
+    poses = [line for line in (workdir / "poses.md").read_text().splitlines() if "CapsNet" in line]
+    assert len(poses) == 16 and [line for line in poses if line not in written.splitlines()] == []
+    rows = json.loads((workdir / "robustness.json").read_text())
+    shifts = [row for row in rows if row["quantity"].startswith("shift")]
+    assert len(shifts) == 5
+    for row in shifts:
+        one, *others = list(row.values())[4:]  # of the first network two seeds stand there
+        assert (
+            f" {row['images']:,} | " in written
+            and f", {one:.2f} | {' | '.join(f'{x:.2f}' for x in others)} |" in written
+        )
+
+
 def test_errors_on_affnist_are_counted_by_what_was_done_to_the_digit(tmp_path, monkeypatch):
     settings = config.Config(**workloads.TINY).resolved(40, 0)
     model = training.make_model(settings, 10)
@@ -165,7 +166,7 @@ def test_errors_on_affnist_are_counted_by_what_was_done_to_the_digit(tmp_path, m
     output = jax.jit(model.apply)({"params": params}, data.to_unit_range(images.images))
     predicted = np.asarray(output.activity).argmax(axis=1)
     kept = json.loads((tmp_path / "ablation_longer" / "experiments" / "affnist.json").read_text())
-    assert kept == {"step": 7, "predicted": "".join(map(str, predicted))}
+    assert kept == {"step": 7, "of": {"images": 250}, "predicted": "".join(map(str, predicted))}
     table = (tmp_path / "robustness.json").read_text()
     for quantity in {row["quantity"] for row in json.loads(table)}:
         rows = [row for row in json.loads(table) if row["quantity"] == quantity]
@@ -261,38 +262,6 @@ def test_each_ablation_changes_one_thing_and_fits_the_images(tmp_path):
         assert settings[longer].epochs / short.epochs == settings[longer].decay_steps / short.decay_steps == 2
     assert all(len(keys) == 1 for keys in differ.values()), differ
     assert settings["no_pruning"].k == 6 * 6 * 16
-
-
-def test_pose_changes_of_poses_made_for_it():
-    amounts = np.linspace(-2, 2, 5)
-    labels = np.array([0, 0, 1, 1])
-    start = np.broadcast_to([1.0, 0, 0], (4, 5, 3))
-
-    def change(slopes, bent=0.0):
-        slopes = np.array(slopes)[:, None, None] * [0, 1, 0]
-        return robustness.pose_change(amounts, start + amounts[:, None] * slopes + bent * amounts[:, None] ** 2, labels)
-
-    kept = change([0, 0, 0, 0])
-    assert kept.turned == 0 and np.isnan([kept.straight, kept.shared]).all()
-    alike = change([0.5, 0.5, -0.5, -0.5])  # to (1, ±1, 0): half a right angle
-    np.testing.assert_allclose(dataclasses.astuple(alike), [45, 1, 1])
-    opposed = change([0.5, -0.5, 0.5, -0.5])  # straight each, but in no direction that the class shares
-    np.testing.assert_allclose(dataclasses.astuple(opposed), [45, 1, 0], atol=1e-6)
-    # A parabola beside the line: its variance over these amounts is 2.8 in each of three dimensions, the line's 0.5.
-    bent = change([0.5] * 4, bent=1.0)
-    np.testing.assert_allclose([bent.straight, bent.shared], 0.5 / (0.5 + 3 * 2.8), atol=1e-6)
-
-
-def test_poses_are_those_of_the_true_class_of_the_moved_images():
-    run = load_pretrained()
-    split = data.load("sample").test.take(range(3))
-    amounts, poses = robustness.poses(run, split)[robustness.SHIFT]
-    assert poses.shape == (3, len(amounts), 8) and amounts[len(amounts) // 2] == 0
-    moved = np.zeros_like(split.images)
-    moved[:, :, 4:] = split.images[:, :, :-4]
-    pose = run.model.apply({"params": run.params}, data.to_unit_range(moved)).pose
-    expected = [pose[i, label] for i, label in enumerate(split.labels)]
-    np.testing.assert_allclose(poses[:, list(amounts).index(4)], expected, atol=1e-4)
 
 
 def test_binned_errors_by_hand():
