@@ -29,7 +29,6 @@ EXPANDED_SIZE = 40
 EXPANDED_SHIFT = 6
 # Of the places of expanded MNIST's test digits, of affNIST's transformations, and of test parts held out: part of the
 # data set, so not a setting.
-_PLACE_SEED = 0
 AFFNIST_SEED = 0
 _TEST_SEED = 0
 _TEST_SHARE = 5  # one image in so many, where a set has no test part of its own
@@ -363,9 +362,9 @@ def _pillow(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
-def place(images: np.ndarray, max_shift: int) -> np.ndarray:
-    """Shifts each image ``[N, I, I, C]`` once, by up to ``max_shift`` pixels each way, by a fixed seed."""
-    shifts = np.random.default_rng(_PLACE_SEED).integers(-max_shift, max_shift + 1, (len(images), 2))
+def place(images: np.ndarray, max_shift: int, seed: int = 0) -> np.ndarray:
+    """Shifts each image ``[N, I, I, C]`` once, by up to ``max_shift`` pixels each way; test sets by seed 0."""
+    shifts = np.random.default_rng(seed).integers(-max_shift, max_shift + 1, (len(images), 2))
     size = images.shape[1]
     padded = np.pad(images, ((0, 0), (max_shift, max_shift), (max_shift, max_shift), (0, 0)))
     corners = max_shift - shifts

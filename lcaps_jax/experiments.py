@@ -37,6 +37,7 @@ _QUICK: dict[str, Any] = {
     "learning_rate": 3e-3,
 }
 _QUICK_SHARE = 5  # of so many kept capsules quick networks keep one
+_TRAINING_DIGITS = 60_000  # of MNIST
 _ZERO = 0  # the digit of figures 1 and 4
 # Ablations shown beside the networks of Table 2: the longest trained that differ in nothing but the layers.
 _NARROW = {"longer": "narrow L-CapsNet", "capsnet_longer": "narrow CapsNet"}
@@ -182,16 +183,21 @@ def seconds_left(plan: Plan, cells: Sequence[Cell]) -> float:
         steps = [line for line in logged if line["split"] == "train"]
         done = steps[-1]["step"] if steps else 0
         per_step = float(np.median([line["seconds_per_step"] for line in steps])) if steps else _seconds_a_step(config)
-        images = config.train_size or 60_000 - config.validation_size
+        images = config.train_size or _TRAINING_DIGITS - config.validation_size
         total += per_step * (config.epochs * training.steps_per_epoch(config, images) - done)
     return total
+
+
+def _image_size(config: Config) -> int:
+    """Of the cells' sets, without loading them."""
+    return data.EXPANDED_SIZE if config.dataset == data.EXPANDED_MNIST else 28
 
 
 @functools.cache  # for what is left is said again before each run
 def _seconds_a_step(config: Config) -> float:
     """Of a few steps on black images, compilation left out."""
     parallel.check_batch_size(config.batch_size)
-    size = data.EXPANDED_SIZE if config.dataset == data.EXPANDED_MNIST else 28
+    size = _image_size(config)
     config = config.resolved(size, 0)
     model, optimizer = training.make_model(config, 10), training.make_optimizer(config)
     black = np.zeros((config.batch_size, size, size, 1), np.uint8)
@@ -222,7 +228,7 @@ def _say_what_is_left(plan: Plan, cells: Sequence[Cell]) -> None:
     """Runs and hours; of a quick plan the runs alone, for to measure each would take as long as to train it."""
     if left := plan.unfinished(cells):
         hours = "" if plan.quick else f", about {seconds_left(plan, cells) / 3600:.1f} hours"
-        print(f"{len(left)} runs to train{hours}.", flush=True)
+        print(f"{len(left)} run{'s' if len(left) > 1 else ''} to train{hours}.", flush=True)
 
 
 def table2_row(config: Config, cell: Cell, folders: Sequence[pathlib.Path]) -> dict:
@@ -558,8 +564,7 @@ def ablations(plan: Plan) -> None:
 def _parameters(config: Config) -> str:
     """Of a network of 10 classes, in millions."""
     model = training.make_model(config, 10)
-    size = 28 if config.dataset != data.EXPANDED_MNIST else data.EXPANDED_SIZE
-    config = dataclasses.replace(config, image_size=config.image_size or size)
+    config = dataclasses.replace(config, image_size=config.image_size or _image_size(config))
     shapes = jax.eval_shape(lambda: training.init_params(model, config, 1))
     return f"{sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6:.1f} M"
 

@@ -136,7 +136,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
     if (workdir / CONFIG_FILE).exists():
         _check_same_data(workdir, source, len(train_split))
     if config.placement == FIXED:
-        train_split = data.Split(data.place(train_split.images, config.max_shift), train_split.labels)
+        train_split = data.Split(data.place(train_split.images, config.max_shift, config.seed), train_split.labels)
     training.steps_per_epoch(config, len(train_split))  # refuses a batch larger than the set
     model = training.make_model(config, len(source.class_names))
     tests = {

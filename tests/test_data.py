@@ -198,6 +198,7 @@ def test_place_moves_each_image_once_and_for_all():
     # What leaves at one side does not come back at the other.
     np.testing.assert_array_equal((placed == 2).sum(axis=(1, 2, 3)), (places >= 0).all(axis=1))
     np.testing.assert_array_equal(placed, data.place(images, 2))
+    assert (data.place(images, 2, seed=1) != placed).any()
 
 
 def test_augment_draws_by_position_and_covers_every_shift():

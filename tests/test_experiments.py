@@ -183,6 +183,26 @@ def test_errors_on_affnist_are_counted_by_what_was_done_to_the_digit(tmp_path, m
     assert (tmp_path / "robustness.json").read_text() == table
 
 
+def test_the_time_that_is_left_is_of_the_log_or_of_a_few_steps(tmp_path, monkeypatch, capsys):
+    settings = config.Config(**{**workloads.TINY, "dataset": "mnist", "validation_size": 10_000})
+    monkeypatch.setattr(Plan, "settings_of", lambda self, flagfile, seed: dataclasses.replace(settings, seed=seed))
+    plan = Plan(tmp_path, quick=False, data_dir=None)
+    begun, *others = [cell for cell in CELLS if cell.seeds == 1][:3]
+    plan.folder(begun, 0).mkdir()
+    lines = [{"step": 10 * (i + 1), "split": "train", "seconds_per_step": s} for i, s in enumerate((9.0, 0.5, 0.25))]
+    text = "".join(json.dumps(line) + "\n" for line in [*lines, {"step": 30, "split": "mnist", "error": 5.0}])
+    (plan.folder(begun, 0) / "metrics.jsonl").write_text(text)
+    # Two epochs of 500 steps, 30 of them done, by the median.
+    assert experiments.seconds_left(plan, [begun]) == 0.5 * 970
+    a_step = experiments._seconds_a_step(dataclasses.replace(settings, seed=0))
+    assert 0 < a_step < 5
+    assert experiments.seconds_left(plan, [begun, *others]) == pytest.approx(0.5 * 970 + 2 * 1000 * a_step)
+    monkeypatch.setattr(experiments, "seconds_left", lambda plan, cells: 5400)
+    experiments._say_what_is_left(plan, [begun, *others])
+    experiments._say_what_is_left(dataclasses.replace(plan, quick=True), [begun])
+    assert capsys.readouterr().out == "3 runs to train, about 1.5 hours.\n1 run to train.\n"
+
+
 def test_figures_find_every_seed_and_train_the_first_alone(tmp_path, monkeypatch):
     trained = []
     plan = Plan(tmp_path, quick=False, data_dir=None)
