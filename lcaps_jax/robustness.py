@@ -41,9 +41,12 @@ def transformation(kind: str, amounts: np.ndarray) -> affnist.Transformation:
 
 def transform(images: data.Array, kind: str, amounts: np.ndarray) -> jax.Array:
     """Images ``[B, I, I, C]`` float, each by its amount ``[B]``; black comes in from outside."""
-    done = transformation(kind, amounts)
-    warp = jax.vmap(lambda channel: affnist.warp(channel, done, images.shape[1]), in_axes=-1, out_axes=-1)
-    return warp(jnp.asarray(images))
+    return _warp(images, transformation(kind, amounts))
+
+
+@jax.jit
+def _warp(images: data.Array, done: affnist.Transformation) -> jax.Array:
+    return jax.vmap(lambda channel: affnist.warp(channel, done, images.shape[1]), in_axes=-1, out_axes=-1)(images)
 
 
 def errors(run: Run, split: data.Split) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:

@@ -183,7 +183,7 @@ def test_convnet_against_lax_and_its_dropout():
     for layer in (1, 2):
         hidden = jax.nn.relu(hidden @ params[f"dense{layer}"]["kernel"] + params[f"dense{layer}"]["bias"])
     logits = hidden @ params["logits"]["kernel"] + params["logits"]["bias"]
-    output = model.apply({"params": params}, images)
+    output = jax.jit(model.apply)({"params": params}, images)
     np.testing.assert_allclose(output.logits, logits, atol=1e-4)
     np.testing.assert_allclose(output.activity, jax.nn.softmax(logits), atol=1e-5)
     labels = jnp.array([0, 2, 1])
@@ -191,9 +191,7 @@ def test_convnet_against_lax_and_its_dropout():
         model.loss(output, labels), -np.log(np.asarray(output.activity)[np.arange(3), labels]), rtol=1e-4
     )
 
-    def dropped(keys):
-        return model.apply({"params": params}, images, None, keys).logits
-
+    dropped = jax.jit(lambda keys: model.apply({"params": params}, images, None, keys).logits)
     keys = jax.random.split(jax.random.key(0), 3)
     np.testing.assert_array_equal(dropped(keys), dropped(keys))
     np.testing.assert_allclose(dropped(keys)[1:], dropped(keys.at[0].set(keys[1]))[1:], atol=1e-6)  # each by its own

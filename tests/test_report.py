@@ -5,6 +5,11 @@ import json
 import re
 import shutil
 
+import pytest
+
+from lcaps_jax import report
+from lcaps_jax.checkpoints import CheckpointError
+from lcaps_jax.config import ConfigError
 import workloads
 
 
@@ -53,15 +58,14 @@ def test_two_runs_side_by_side(tiny_run, tmp_path):
 
 
 def test_what_cannot_be_reported_is_named(tiny_run, tmp_path):
-    for workdir, message in ((f"{tiny_run[0]},{tiny_run[0]}", "names a run twice"), (tmp_path, "is not a run")):
-        done = workloads.evaluate(workdir, check=False, report=tmp_path / "report.html")
-        assert done.returncode == 1 and message in done.stderr
-    for options, message in (
-        ({"checkpoint": "best"}, "has no best checkpoint yet"),
-        ({"images": "*.png"}, "--images and --report: one at a time"),
-    ):
-        done = workloads.evaluate(tiny_run[0], check=False, report=tmp_path / "report.html", **options)
-        assert done.returncode == 1 and message in done.stderr
+    path, run = tmp_path / "report.html", tiny_run[0]
+    for workdirs, message in (([run, run], "names a run twice"), ([tmp_path], "is not a run")):
+        with pytest.raises((ConfigError, CheckpointError), match=message):
+            report.write(workdirs, path)
+    with pytest.raises(ConfigError, match="has no best checkpoint yet"):
+        report.write([run], path, checkpoint="best")
+    done = workloads.evaluate(run, check=False, report=path, images="*.png")
+    assert done.returncode == 1 and "--images and --report: one at a time" in done.stderr
     done = workloads.evaluate(f"{tiny_run[0]},{tmp_path}", check=False)
     assert done.returncode == 1 and "one run at a time, except for --report" in done.stderr
-    assert not (tmp_path / "report.html").exists()
+    assert not path.exists()
