@@ -41,6 +41,7 @@ _TRAINING_DIGITS = 60_000  # of MNIST
 _ZERO = 0  # the digit of figures 1 and 4
 # Ablations shown beside the networks of Table 2: the longest trained that differ in nothing but the layers.
 _NARROW = {"longer": "narrow L-CapsNet", "capsnet_longer": "narrow CapsNet"}
+_KEPT_DIGITS = 1000
 _POSED_DIGITS = 300
 # Amounts that one digit is transformed by, far beyond affNIST's.
 _SWEEPS = {
@@ -377,6 +378,72 @@ def primary_means(run: runs.Run, images: np.ndarray, label: int) -> tuple[np.nda
     return jax.tree.map(lambda x: x / len(images), total)
 
 
+def kept(plan: Plan) -> None:
+    """Which capsules ladder networks keep over test digits: the same of all digits, or other ones of each."""
+    names = ["mnist_9x9_k50", "mnist_9x9_k70", "mnist_9x9_k100", "affnist_15x15_k70"]
+    networks = {cell_of(name).row: seeds for name, seeds in _finished(plan, "kept", names).items()}
+    networks |= {row: folders for row, folders in _narrow_networks(plan).items() if row == _NARROW["longer"]}
+
+    def measure(run):
+        split = data.load_test(run.config.dataset, plan.data_dir, run.config.image_size).take(np.arange(_KEPT_DIGITS))
+        apply = jax.jit(lambda params, images: run.model.apply({"params": params}, data.to_unit_range(images)).index)
+        params, parts = jax.device_put(run.params), np.split(split.images, _KEPT_DIGITS // 100)
+        index = np.concatenate([apply(params, part) for part in parts])
+        return {"dataset": run.config.dataset} | selection(index, split.labels, runs.geometry_of(run.config))
+
+    found = measurements.collect("kept", networks, Measurement("kept", {"digits": _KEPT_DIGITS}, measure))
+    rows = [
+        {
+            "network": name,
+            "test digits of": of_one["dataset"],
+            "kept of each digit": f"{of_one['k']} of {of_one['capsules']}",
+            "kept of any": of_one["ever"],
+            "their types": f"{of_one['types_ever']} of {of_one['types']}",
+            "in common, two digits, %": f"{100 * of_one['in_common']:.0f}",
+            "of one class, %": f"{100 * of_one['in_common_of_class']:.0f}",
+        }
+        for name, (of_one,) in found.items()
+    ]
+    if rows:
+        _write_table(plan, "kept", rows)
+
+
+def selection(index: np.ndarray, labels: np.ndarray, sizes: models.Geometry) -> dict[str, float]:
+    """How alike the selections of images are.
+
+    Args:
+      index: ``[N, K]`` of the kept capsules of each.
+      labels: ``[N]``; of some class at least two.
+      sizes: the grid of capsules.
+
+    Returns:
+      Counts: ``k``, ``capsules``, ``types``; ``ever``, capsules that any image keeps, and ``types_ever`` of them. Mean
+      shares of the K that two images have in common: ``in_common`` of any two, ``in_common_of_class`` of one class.
+      Selections at random would have K/n.
+    """
+    count, k = index.shape
+    is_kept = np.zeros((count, sizes.capsules), bool)
+    np.put_along_axis(is_kept, index, True, axis=1)
+    types = sizes.capsules // sizes.grid**2
+    ever = np.flatnonzero(is_kept.any(axis=0))
+
+    def in_common(groups):
+        """Over ordered pairs of different images, by how many of a group keep a capsule."""
+        pairs = sum(len(group) * (len(group) - 1) for group in groups)
+        times = [group.sum(axis=0, dtype=int) for group in groups]
+        return float(sum(np.sum(of_each * (of_each - 1)) for of_each in times) / (pairs * k))
+
+    return {
+        "k": k,
+        "capsules": sizes.capsules,
+        "types": types,
+        "ever": len(ever),
+        "types_ever": len(np.unique(ever % types)),
+        "in_common": in_common([is_kept]),
+        "in_common_of_class": in_common([is_kept[labels == label] for label in np.unique(labels)]),
+    }
+
+
 def errors_by_transformation(plan: Plan) -> None:
     """What becomes of digits as they are transformed, by the networks trained on expanded MNIST.
 
@@ -384,11 +451,7 @@ def errors_by_transformation(plan: Plan) -> None:
     """
     folders = _finished(plan, "robustness", ["affnist_15x15_k70", "affnist_capsnet", "affnist_cnn64"])
     networks = {cell_of(name).row: seeds for name, seeds in folders.items()}
-    # Of the ablations those that compare the layers with routing; they are not trained for this.
-    for name, config in ablated(plan.settings_of("ablation", seed=0)).items():
-        folder = plan.workdir / f"ablation_{name}"
-        if name in _NARROW and runs.is_finished(config, folder, archived=True):
-            networks[_NARROW[name]] = [folder]
+    networks |= _narrow_networks(plan)
     if not networks:
         return
     split = cast(data.Affnist, data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS))
@@ -401,6 +464,17 @@ def errors_by_transformation(plan: Plan) -> None:
     _save(plan, "transformed", figures.activity_under(int(split.digits.labels[0]), _SWEEPS, results))
     if rows := _pose_rows({name: poses for name, (_, _, poses) in found.items()}):
         _write_table(plan, "poses", rows)
+
+
+def _narrow_networks(plan: Plan) -> dict[str, list[pathlib.Path]]:
+    """Those of ``_NARROW`` that are finished, by their rows; they are not trained for the sake of other figures."""
+    settings = ablated(plan.settings_of("ablation", seed=0))
+    folders = {name: plan.workdir / f"ablation_{name}" for name in _NARROW}
+    return {
+        row: [folders[name]]
+        for name, row in _NARROW.items()
+        if runs.is_finished(settings[name], folders[name], archived=True)
+    }
 
 
 def _predictions(split: data.Affnist) -> Measurement:
@@ -520,6 +594,8 @@ ABLATIONS = {
     "capsnet_shift10": Ablation("routing, and training digits up to 10 pixels", _ROUTING | {"max_shift": 10}),
     "no_ladder": Ablation("no ladder: activity is the length of the pose", {"activity": models.LENGTH}),
     "no_pruning": Ablation("no pruning: K = n", {"k": None}),
+    "two_types": Ablation("two types of capsules, not 16", {"capsule_types": 2}, quick=False),
+    "capsnet_two_types": Ablation("routing, and two types of capsules", _ROUTING | {"capsule_types": 2}, quick=False),
     "random": Ablation("random capsules kept", {"selection": models.RANDOM}),
     "placed_once": Ablation("training digits placed once, not anew", {"placement": configs.FIXED}),
     "released": Ablation("the released graph's choices, but shuffled", {"variant": models.RELEASED, "shuffle": True}),
@@ -590,6 +666,7 @@ _EXPERIMENTS = {
     "table3": table3,
     "figure1": figure1,
     "figure4": figure4,
+    "kept": kept,
     "robustness": errors_by_transformation,
     "ablations": ablations,
 }

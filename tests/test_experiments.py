@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import step_time
 import golden
-from lcaps_jax import config, data, experiments, figures, robustness, runs, training
+from lcaps_jax import config, data, experiments, figures, models, robustness, runs, training
 from lcaps_jax.config import ConfigError
 from lcaps_jax.experiments import CELLS, Plan
 import workloads
@@ -37,7 +37,7 @@ def test_every_cell_has_settings_of_its_own_and_a_set_to_be_judged_on(tmp_path):
 
 def test_unknown_experiments_are_refused_with_the_known_ones(tmp_path):
     for names in (["tabel2"], []):
-        with pytest.raises(ConfigError, match="table2, table3, figure1, figure4, robustness, ablations, all"):
+        with pytest.raises(ConfigError, match="table2, table3, figure1, figure4, kept, robustness, ablations, all"):
             experiments.run(names, Plan(tmp_path, quick=True, data_dir=None))
 
 
@@ -77,7 +77,9 @@ def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch
     monkeypatch.setattr(Plan, "settings_of", lambda self, flagfile, seed: dataclasses.replace(settings, seed=seed))
     monkeypatch.setattr(experiments, "_zeros", lambda plan: workloads.random_split(20).images)
     plan = Plan(tmp_path, quick=False, data_dir=None, train=False)
-    experiments.run(["table2", "table3", "figure1", "figure4"], plan)
+    split = workloads.random_split(1000)
+    monkeypatch.setattr(data, "load_test", lambda *arguments: split)
+    experiments.run(["table2", "table3", "figure1", "figure4", "kept"], plan)
     printed = capsys.readouterr().out
     for missing in ("table3: not timed", "figure1: without mnist_capsnet", "figure4: without mnist_9x9_k100"):
         assert missing in printed
@@ -86,6 +88,13 @@ def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch
     assert len(rows) == len(CELLS) and (tmp_path / "table2.md").read_text() in printed
     there = [cell.flagfile for cell, row in zip(CELLS, rows) if row["error, %"]]
     assert there == ["mnist_9x9_k70", "mnist_9x9_k50"]
+    run = runs.load_run(tiny_run[0])
+    index = run.model.apply({"params": run.params}, data.to_unit_range(split.images)).index
+    selection = experiments.selection(np.asarray(index), split.labels, models.geometry(28, 9, 9, 2))
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    assert [row["network"] for row in kept] == [f"L-CapsNet 9x9, K={k}" for k in (50, 70)]
+    assert {row["in common, two digits, %"] for row in kept} == {f"{100 * selection['in_common']:.0f}"}
+    assert {row["their types"] for row in kept} == {f"{selection['types_ever']} of 2"}
     # What was measured is kept as text, and is drawn again without the networks.
     kept = json.loads((tmp_path / "mnist_9x9_k50" / "experiments" / "zeros.json").read_text())
     assert len(kept["activity"]) == 72 and kept["coupling"] is None
@@ -133,9 +142,11 @@ def test_where_the_errors_lie_and_what_poses_do_is_what_the_documents_say(tmp_pa
     docs = pathlib.Path(__file__).parents[1] / "docs"
     workdir = shutil.copytree(docs / "results", tmp_path / "results")
     prepared = str(golden.path("tensorflow_datasets"))
-    experiments.run(["robustness"], Plan(workdir, quick=False, data_dir=prepared, train=False))
+    experiments.run(["robustness", "kept"], Plan(workdir, quick=False, data_dir=prepared, train=False))
     written = (docs / "results.md").read_text()
     poses = [line for line in (workdir / "poses.md").read_text().splitlines() if "CapsNet" in line]
+    kept = (workdir / "kept.md").read_text().splitlines()
+    assert len(kept) == 7 and [line for line in kept if line not in written.splitlines()] == []
     assert len(poses) == 16 and [line for line in poses if line not in written.splitlines()] == []
     rows = json.loads((workdir / "robustness.json").read_text())
     shifts = [row for row in rows if row["quantity"].startswith("shift")]
@@ -265,6 +276,22 @@ def test_mean_activity_and_coupling_are_means_over_all_images(tmp_path):
         np.testing.assert_allclose([bar.get_height() for bar in axes.patches], values[ranked])
 
 
+def test_how_alike_selections_are_against_every_pair():
+    rng = np.random.default_rng(0)
+    sizes = models.geometry(28, 9, 9, 2)
+    index = np.stack([rng.choice(np.arange(0, 60, 2), 5, replace=False) for _ in range(12)])  # of the first type alone
+    labels = np.arange(12) % 3
+    found = experiments.selection(index, labels, sizes)
+    pairs = [(i, j) for i in range(12) for j in range(12) if i != j]
+    shares = {(i, j): len(set(index[i]) & set(index[j])) / 5 for i, j in pairs}
+    alike = [share for (i, j), share in shares.items() if labels[i] == labels[j]]
+    np.testing.assert_allclose(found["in_common"], np.mean(list(shares.values())))
+    np.testing.assert_allclose(found["in_common_of_class"], np.mean(alike))
+    assert found["in_common_of_class"] != found["in_common"]
+    assert (found["k"], found["capsules"], found["types"], found["types_ever"]) == (5, 72, 2, 1)
+    assert found["ever"] == len(set(index.ravel()))
+
+
 def test_each_ablation_changes_one_thing_and_fits_the_images(tmp_path):
     base = Plan(tmp_path, quick=False, data_dir=None).settings_of("ablation", seed=0)
     settings = {name: changed.resolved(40, 6) for name, changed in experiments.ablated(base).items()}
@@ -276,6 +303,7 @@ def test_each_ablation_changes_one_thing_and_fits_the_images(tmp_path):
     }
     routing = {"model", "decoder"}  # the decoder is of no meaning to the ladder
     assert differ.pop("capsnet") == routing and differ.pop("capsnet_shift10") == routing | {"max_shift"}
+    assert differ.pop("capsnet_two_types") == routing | {"capsule_types"}
     schedule = {"epochs", "decay_steps"}
     assert differ.pop("longer") == schedule and differ.pop("capsnet_longer") == routing | schedule
     for longer, short in (("longer", whole), ("capsnet_longer", settings["capsnet"])):  # it ends at the same rate
