@@ -14,6 +14,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 from absl import app, flags
 import numpy as np
@@ -22,7 +23,7 @@ from benchmarks import steps, timing
 from lcaps_jax import parallel
 from lcaps_jax.config import Config
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {  # by name: the settings that differ from the defaults
     "MNIST 9x9, K=50": {"k": 50},
     "MNIST 9x9, K=70": {"k": 70},
     "MNIST 9x9, K=100": {"k": 100},
