@@ -379,7 +379,7 @@ def _calls(start: int, epochs: int, steps_per_epoch: int, most_steps: int) -> It
 class _StopSignals:
     """While entered, SIGTERM and Ctrl-C only set ``received``; a second one acts at once."""
 
-    def __enter__(self):
+    def __enter__(self) -> "_StopSignals":
         self.received: signal.Signals | None = None
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
