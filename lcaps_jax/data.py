@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
 import os
@@ -209,7 +210,7 @@ def load(
         train, test = (Split(images[..., None], labels.astype(np.int32)) for images, labels in parts)
         source = Source(train, test, tuple("0123456789"), train.images.shape[1])
     elif name == EXPANDED_MNIST:
-        source = _load_tfds("mnist", data_dir, EXPANDED_SIZE)
+        source = _load_tfds("mnist", data_dir, None)
         train = Split(fit_size(source.train.images, EXPANDED_SIZE), source.train.labels)
         test = Split(place(fit_size(source.test.images, EXPANDED_SIZE), EXPANDED_SHIFT), source.test.labels)
         source = Source(train, test, source.class_names, EXPANDED_SIZE, EXPANDED_SHIFT)
@@ -424,8 +425,10 @@ def _read_part(builder, part: str, image_size: int | None) -> Split:
     return Split(np.stack(images), np.array(labels, np.int32))
 
 
+# Kept, for expanded MNIST and affNIST are both made of MNIST, and the experiments load it for every run.
+@functools.lru_cache(maxsize=1)
 def _load_tfds(name: str, data_dir: str | None, image_size: int | None) -> Source:
-    """A TensorFlow Datasets set."""
+    """A TensorFlow Datasets set, read-only."""
     builder = _prepared_builder(name, data_dir)
     features = builder.info.features
     if image_size is None and None in features["image"].shape:
@@ -448,6 +451,8 @@ def _load_tfds(name: str, data_dir: str | None, image_size: int | None) -> Sourc
         test = _read_part(builder, test_name, image_size)
     else:
         train, test = _hold_out_test(train, name)
+    for array in (train.images, train.labels, test.images, test.labels):
+        array.flags.writeable = False
     return Source(train, test, tuple(features["label"].names), max(train.images.shape[1:3]))
 
 

@@ -37,6 +37,8 @@ def test_mnist_and_expanded_mnist():
     assert expanded.test.images.shape == (10000, 40, 40, 1) and expanded.max_shift == 6
     np.testing.assert_array_equal(expanded.train.images[:, 6:34, 6:34], mnist.train.images)
     assert not expanded.train.images[:, :6].any()
+    with pytest.raises(ValueError, match="read-only"):  # for it is handed out again
+        mnist.train.images[0] = 0
     # Each test digit stands somewhere, whole; all places are taken, and a second loading gives the same.
     np.testing.assert_array_equal(
         expanded.test.images.sum((1, 2, 3)), mnist.test.images.sum((1, 2, 3), dtype=np.uint64)
@@ -121,6 +123,7 @@ def test_a_set_without_a_test_part_has_one_held_out_and_says_so(made_colours, ca
     assert len(source.train) == 160 and len(source.test) == 40
     values = np.concatenate([source.train.images, source.test.images])[:, 0, 0, 0]
     np.testing.assert_array_equal(np.sort(values), np.arange(200))
+    data._load_tfds.cache_clear()
     np.testing.assert_array_equal(data.load("made_without_test", made_colours).test.images, source.test.images)
 
 
