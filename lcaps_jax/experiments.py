@@ -39,8 +39,13 @@ _QUICK: dict[str, Any] = {
 _QUICK_SHARE = 5  # of so many kept capsules quick networks keep one
 _TRAINING_DIGITS = 60_000  # of MNIST
 _ZERO = 0  # the digit of figures 1 and 4
-# Ablations shown beside the networks of Table 2: the longest trained that differ in nothing but the layers.
-_NARROW = {"longer": "narrow L-CapsNet", "capsnet_longer": "narrow CapsNet"}
+# Ablations shown beside the networks of Table 2: the longest trained that differ in nothing but the layers, and the one
+# that keeps capsules of the most types.
+_NARROW = {
+    "longer": "narrow L-CapsNet",
+    "capsnet_longer": "narrow CapsNet",
+    "code_loss": "narrow L-CapsNet, released code loss",
+}
 _KEPT_DIGITS = 1000
 _POSED_DIGITS = 300
 # Amounts that one digit is transformed by, far beyond affNIST's.
@@ -383,7 +388,7 @@ def kept(plan: Plan) -> None:
     names = ["mnist_9x9_k50", "mnist_9x9_k70", "mnist_9x9_k100", "affnist_15x15_k70", "affnist_9x9_k70"]
     rows_of = {name: cell_of(name).row for name in names}  # two of them share one, and differ in the data
     networks = _finished(plan, "kept", names)
-    networks |= {row: folders for row, folders in _narrow_networks(plan).items() if row == _NARROW["longer"]}
+    networks |= _narrow_networks(plan, ["longer", "code_loss"])
 
     def measure(run):
         split = data.load_test(run.config.dataset, plan.data_dir, run.config.image_size).take(np.arange(_KEPT_DIGITS))
@@ -454,7 +459,7 @@ def errors_by_transformation(plan: Plan) -> None:
         plan, "robustness", ["affnist_15x15_k70", "affnist_9x9_k70", "affnist_capsnet", "affnist_cnn64"]
     )
     networks = {cell_of(name).row: seeds for name, seeds in folders.items()}
-    networks |= _narrow_networks(plan)
+    networks |= _narrow_networks(plan, ["longer", "capsnet_longer"])
     if not networks:
         return
     split = cast(data.Affnist, data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS))
@@ -469,13 +474,13 @@ def errors_by_transformation(plan: Plan) -> None:
         _write_table(plan, "poses", rows)
 
 
-def _narrow_networks(plan: Plan) -> dict[str, list[pathlib.Path]]:
-    """Those of ``_NARROW`` that are finished, by their rows; they are not trained for the sake of other figures."""
+def _narrow_networks(plan: Plan, names: Sequence[str]) -> dict[str, list[pathlib.Path]]:
+    """The ablations that are finished, by their rows; they are not trained for the sake of other figures."""
     settings = ablated(plan.settings_of("ablation", seed=0))
-    folders = {name: plan.workdir / f"ablation_{name}" for name in _NARROW}
+    folders = {name: plan.workdir / f"ablation_{name}" for name in names}
     return {
-        row: [folders[name]]
-        for name, row in _NARROW.items()
+        _NARROW[name]: [folders[name]]
+        for name in names
         if runs.is_finished(settings[name], folders[name], archived=True)
     }
 
