@@ -39,9 +39,12 @@ _QUICK: dict[str, Any] = {
 _QUICK_SHARE = 5  # of so many kept capsules quick networks keep one
 _TRAINING_DIGITS = 60_000  # of MNIST
 _ZERO = 0  # the digit of figures 1 and 4
-# Ablations shown beside the networks of Table 2: the longest trained that differ in nothing but the layers, and the one
-# that keeps capsules of the most types.
-_NARROW = {
+# Ablations shown beside the networks of Table 2: the full-size ladder with CapsNet's schedule, and with other training
+# digits; the longest trained narrow networks that differ in nothing but the layers; and the one that keeps capsules of
+# the most types.
+_SHOWN_ABLATIONS = {
+    "full_size": "L-CapsNet 9x9, K=70, half the schedule",
+    "full_size_shift10": "the same, training digits up to 10 pixels out",
     "longer": "narrow L-CapsNet",
     "capsnet_longer": "narrow CapsNet",
     "code_loss": "narrow L-CapsNet, released code loss",
@@ -95,8 +98,8 @@ CELLS = (
     Cell("L-CapsNet 9x9, K=70, released graph", "MNIST", "mnist_9x9_k70_released", None),
     Cell("L-CapsNet 15x15, K=50", "affNIST", "affnist_15x15_k50", 12.5, quick=False),
     Cell("L-CapsNet 15x15, K=100", "affNIST", "affnist_15x15_k100", 13.1, quick=False),
-    Cell("CNN, a quarter of the channels", "affNIST", "affnist_cnn64", None),
-    Cell("CNN, a quarter of the channels", "MNIST", "mnist_cnn64", None),
+    Cell("CNN, an eighth of the channels", "affNIST", "affnist_cnn32", None),
+    Cell("CNN, an eighth of the channels", "MNIST", "mnist_cnn32", None, quick=False),
     Cell("CNN", "MNIST", "mnist_cnn", 0.39, quick=False),
     Cell("CNN", "affNIST", "affnist_cnn", 34.0, quick=False),
     Cell("L-CapsNet 15x15, K=50", "MNIST", "mnist_15x15_k50", 0.69, quick=False),
@@ -388,7 +391,7 @@ def kept(plan: Plan) -> None:
     names = ["mnist_9x9_k50", "mnist_9x9_k70", "mnist_9x9_k100", "affnist_15x15_k70", "affnist_9x9_k70"]
     rows_of = {name: cell_of(name).row for name in names}  # two of them share one, and differ in the data
     networks = _finished(plan, "kept", names)
-    networks |= _narrow_networks(plan, ["longer", "code_loss"])
+    networks |= _finished_ablations(plan, ["full_size", "longer", "code_loss"])
 
     def measure(run):
         split = data.load_test(run.config.dataset, plan.data_dir, run.config.image_size).take(np.arange(_KEPT_DIGITS))
@@ -456,10 +459,10 @@ def errors_by_transformation(plan: Plan) -> None:
     Where the errors on affNIST lie, one digit's activity and pose, and what the poses of many do.
     """
     folders = _finished(
-        plan, "robustness", ["affnist_15x15_k70", "affnist_9x9_k70", "affnist_capsnet", "affnist_cnn64"]
+        plan, "robustness", ["affnist_15x15_k70", "affnist_9x9_k70", "affnist_capsnet", "affnist_cnn32"]
     )
     networks = {cell_of(name).row: seeds for name, seeds in folders.items()}
-    networks |= _narrow_networks(plan, ["longer", "capsnet_longer"])
+    networks |= _finished_ablations(plan, ["full_size", "full_size_shift10", "longer", "capsnet_longer"])
     if not networks:
         return
     split = cast(data.Affnist, data.load_test(data.AFFNIST, plan.data_dir, affnist.CANVAS))
@@ -474,12 +477,12 @@ def errors_by_transformation(plan: Plan) -> None:
         _write_table(plan, "poses", rows)
 
 
-def _narrow_networks(plan: Plan, names: Sequence[str]) -> dict[str, list[pathlib.Path]]:
-    """The ablations that are finished, by their rows; they are not trained for the sake of other figures."""
-    settings = ablated(plan.settings_of("ablation", seed=0))
+def _finished_ablations(plan: Plan, names: Sequence[str]) -> dict[str, list[pathlib.Path]]:
+    """The ablations that are finished, by the names they are shown by; figures of others do not have them trained."""
+    settings = ablated(plan)
     folders = {name: plan.workdir / f"ablation_{name}" for name in names}
     return {
-        _NARROW[name]: [folders[name]]
+        _SHOWN_ABLATIONS[name]: [folders[name]]
         for name in names
         if runs.is_finished(settings[name], folders[name], archived=True)
     }
@@ -581,11 +584,13 @@ class Ablation:
       row: as printed.
       changed: settings; ``{"k": None}`` keeps every capsule.
       quick: whether ``--quick`` trains it too; not the released graph's choices one at a time.
+      base: the flagfile of the network that is changed.
     """
 
     row: str
     changed: dict[str, Any]
     quick: bool = True
+    base: str = "ablation"
 
 
 def _one_choice(row: str, choice: str) -> Ablation:
@@ -594,6 +599,8 @@ def _one_choice(row: str, choice: str) -> Ablation:
 
 _ROUTING = {"model": configs.CAPSNET, "decoder": False}
 _TWICE = {"epochs": 12, "decay_steps": 1000}  # as many halvings of the learning rate as in six epochs
+_FULL_SIZE: dict[str, Any] = {"quick": False, "base": "affnist_9x9_k70"}
+_HALF = {"epochs": 5, "decay_steps": 600}  # CapsNet's schedule on affNIST
 # By the names of their runs' folders. affNIST's digits lie up to 19 pixels from the middle, expanded MNIST's up to 6.
 ABLATIONS = {
     "whole": Ablation("the whole network", {}),
@@ -617,23 +624,28 @@ ABLATIONS = {
     "half_rate": Ablation("half the learning rate", {"learning_rate": 1e-3}, quick=False),
     "longer": Ablation("twice as many epochs, the decay as much slower", _TWICE, quick=False),
     "capsnet_longer": Ablation("routing, and twice as many epochs", _ROUTING | _TWICE, quick=False),
+    "full_size": Ablation("full size (9x9, K=70), half of its schedule", _HALF, **_FULL_SIZE),
+    "full_size_shift10": Ablation(
+        "the same, and training digits up to 10 pixels", _HALF | {"max_shift": 10}, **_FULL_SIZE
+    ),
 }
 
 
-def ablated(base: Config) -> dict[str, Config]:
+def ablated(plan: Plan) -> dict[str, Config]:
     """The settings of each ablation of a network on expanded MNIST, by its name."""
-    every = runs.geometry_of(base, data.EXPANDED_SIZE).capsules
     settings = {}
     for name, ablation in ABLATIONS.items():
+        base = plan.settings_of(ablation.base, seed=0)
+        every = runs.geometry_of(base, data.EXPANDED_SIZE).capsules
         filled: dict[str, Any] = {key: every if value is None else value for key, value in ablation.changed.items()}
         settings[name] = dataclasses.replace(base, **filled)
     return settings
 
 
 def ablations(plan: Plan) -> None:
-    """Trains a narrow network on expanded MNIST with one thing left out at a time; their errors on affNIST."""
+    """Trains networks, most of them narrow, with one thing changed at a time; their errors on affNIST."""
     rows = []
-    for name, config in ablated(plan.settings_of("ablation", seed=0)).items():
+    for name, config in ablated(plan).items():
         if plan.quick and not ABLATIONS[name].quick:
             continue
         folder = plan.workdir / f"ablation_{name}"
