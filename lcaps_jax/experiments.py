@@ -410,6 +410,7 @@ def kept(plan: Plan) -> None:
             "their types": f"{of_one['types_ever']} of {of_one['types']}",
             "in common, two digits, %": f"{100 * of_one['in_common']:.0f}",
             "of one class, %": f"{100 * of_one['in_common_of_class']:.0f}",
+            "by chance, %": f"{100 * of_one['k'] / of_one['ever']:.0f}",
         }
         for name, (of_one,) in found.items()
     ]
@@ -428,7 +429,7 @@ def selection(index: np.ndarray, labels: np.ndarray, sizes: models.Geometry) -> 
     Returns:
       Counts: ``k``, ``capsules``, ``types``; ``ever``, capsules that any image keeps, and ``types_ever`` of them. Mean
       shares of the K that two images have in common: ``in_common`` of any two, ``in_common_of_class`` of one class.
-      Selections at random would have K/n.
+      Selections at random among those that are ever kept would have ``k / ever``.
     """
     count, k = index.shape
     is_kept = np.zeros((count, sizes.capsules), bool)

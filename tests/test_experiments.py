@@ -95,6 +95,7 @@ def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch
     assert [row["network"] for row in kept] == [f"L-CapsNet 9x9, K={k}" for k in (50, 70)]
     assert {row["in common, two digits, %"] for row in kept} == {f"{100 * selection['in_common']:.0f}"}
     assert {row["their types"] for row in kept} == {f"{selection['types_ever']} of 2"}
+    assert {row["by chance, %"] for row in kept} == {f"{100 * 5 / selection['ever']:.0f}"}
     # What was measured is kept as text, and is drawn again without the networks.
     kept = json.loads((tmp_path / "mnist_9x9_k50" / "experiments" / "zeros.json").read_text())
     assert len(kept["activity"]) == 72 and kept["coupling"] is None
@@ -152,11 +153,9 @@ def test_where_the_errors_lie_and_what_poses_do_is_what_the_documents_say(tmp_pa
     shifts = [row for row in rows if row["quantity"].startswith("shift")]
     assert len(shifts) == 5
     for row in shifts:
-        one, *others = list(row.values())[4:]  # of the first network two seeds stand there
-        assert (
-            f" {row['images']:,} | " in written
-            and f", {one:.2f} | {' | '.join(f'{x:.2f}' for x in others)} |" in written
-        )
+        (line,) = [line for line in written.splitlines() if re.match(rf"\| [^|]* \| {row['images']:,} \| ", line)]
+        errors = [f"{error:.2f}" for error in list(row.values())[4:]]
+        assert [error for error in re.findall(r"\d+\.\d+", line) if error in errors] == errors, line
 
 
 def test_errors_on_affnist_are_counted_by_what_was_done_to_the_digit(tmp_path, monkeypatch):
