@@ -43,8 +43,8 @@ _ZERO = 0  # the digit of figures 1 and 4
 # digits; the longest trained narrow networks that differ in nothing but the layers; and the one that keeps capsules of
 # the most types.
 _SHOWN_ABLATIONS = {
-    "full_size": "L-CapsNet 9x9, K=70, half the schedule",
-    "full_size_shift10": "the same, training digits up to 10 pixels out",
+    "full_size": "L-CapsNet 9x9, 5 epochs",
+    "full_size_shift10": "L-CapsNet 9x9, 5 epochs, 10 pixels",
     "longer": "narrow L-CapsNet",
     "capsnet_longer": "narrow CapsNet",
     "code_loss": "narrow L-CapsNet, released code loss",
@@ -625,9 +625,9 @@ ABLATIONS = {
     "half_rate": Ablation("half the learning rate", {"learning_rate": 1e-3}, quick=False),
     "longer": Ablation("twice as many epochs, the decay as much slower", _TWICE, quick=False),
     "capsnet_longer": Ablation("routing, and twice as many epochs", _ROUTING | _TWICE, quick=False),
-    "full_size": Ablation("full size (9x9, K=70), half of its schedule", _HALF, **_FULL_SIZE),
+    "full_size": Ablation("full size (9x9, K=70), half its schedule", _HALF, **_FULL_SIZE),
     "full_size_shift10": Ablation(
-        "the same, and training digits up to 10 pixels", _HALF | {"max_shift": 10}, **_FULL_SIZE
+        "full size, half its schedule, and training digits up to 10 pixels", _HALF | {"max_shift": 10}, **_FULL_SIZE
     ),
 }
 
