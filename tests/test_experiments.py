@@ -61,7 +61,11 @@ def test_a_row_of_table_2_is_what_the_runs_say(tiny_run, tmp_path):
     assert row["error, %"] == f"{result['error']:.2f} and {result['error']:.2f}"
     interval = "{:.2f} to {:.2f}".format(*result["ci95"])
     assert row["95 % interval"] == f"{interval} and {interval}"  # the images are the same: pooled they say no more
-    assert row["seeds"] == 2 and row["paper, %"] == "0.5" and row["epochs"] == 2
+    assert row["seeds"] == 2 and row["paper, %"] == "0.5" and row["epochs"] == "2"
+    early = shutil.copytree(workdir, tmp_path / "early")  # of the last but one epoch, as a run stopped there has it
+    (early / "results.json").write_text(json.dumps({"mnist": {**result, "step": result["step"] // 2}}))
+    assert experiments.table2_row(settings, cell, [early])["epochs"] == "1"
+    assert experiments.table2_row(settings, cell, [workdir, early])["epochs"] == "2 and 1"
     model = runs.load_run(workdir)
     empty = experiments.table2_row(settings, cell, [])
     assert list(empty) == list(row) and empty["error, %"] == "" and empty["parameters"] == row["parameters"]
@@ -296,11 +300,14 @@ def test_each_ablation_changes_one_thing_and_fits_the_images(tmp_path):
     settings = {name: changed.resolved(40, 6) for name, changed in experiments.ablated(plan).items()}
     whole = settings.pop("whole")
     assert whole == plan.settings_of("ablation", seed=0).resolved(40, 6)
-    # At full size: CapsNet's schedule, so that nothing else differs but the layers.
-    full = settings.pop("full_size")
+    # At full size: one schedule, so that nothing else differs but the layers.
+    full, capsnet = settings.pop("full_size"), settings.pop("capsnet_full_size")
     assert dataclasses.replace(settings.pop("full_size_shift10"), max_shift=6) == full
-    capsnet = plan.settings_of("affnist_capsnet", seed=0).resolved(40, 6)
     assert dataclasses.replace(capsnet, model="lcapsnet") == full
+    whole_schedule = plan.settings_of("affnist_9x9_k70", seed=0).resolved(40, 6)
+    assert dataclasses.replace(whole_schedule, epochs=5, decay_steps=600) == full
+    stopped = plan.settings_of("affnist_capsnet_stopped", seed=0)
+    assert dataclasses.replace(stopped, stop_at_error=0.0) == plan.settings_of("affnist_capsnet", seed=0)
     differ = {
         name: {key for key, value in changed.to_json().items() if value != whole.to_json()[key]}
         for name, changed in settings.items()
