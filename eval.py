@@ -2,7 +2,7 @@
 
     python eval.py --workdir=runs/quickstart --eval_datasets=sample
 
-The figures are added to the run's results.json, the pictures to its folder figures/.
+The results are added to the run's results.json, the plots to its folder figures/.
 
     python eval.py --workdir=runs/quickstart --images='photos/*.png'
 
@@ -17,9 +17,12 @@ import pathlib
 
 from absl import flags
 
-from lcaps_jax import affnist, classify, cli, figures, parallel, report, runs
-from lcaps_jax.checkpoints import BEST, LAST
+from lcaps_jax import cli, commands, parallel, runs
 from lcaps_jax.config import ConfigError
+from lcaps_jax.data import affnist
+from lcaps_jax.runtime import say
+from lcaps_jax.training import BEST, LAST
+from lcaps_jax.views import classify, plots, report
 
 _WORKDIR = flags.DEFINE_list("workdir", None, "Folder of the run; for --report, one or more.", required=True)
 _EVAL_DATASETS = flags.DEFINE_list("eval_datasets", None, "Test sets, as for train.py. Default: those of the run.")
@@ -53,7 +56,7 @@ def main(argv):
         )
     if _REPORT.value:
         report.write(workdirs, pathlib.Path(_REPORT.value), checkpoint=_CHECKPOINT.value, data_dir=_DATA_DIR.value)
-        parallel.say(f"{_REPORT.value} is written.")
+        say(f"{_REPORT.value} is written.")
         return
     if len(workdirs) != 1:
         raise ConfigError(f"--workdir={','.join(_WORKDIR.value)}: one run at a time, except for --report.")
@@ -61,13 +64,13 @@ def main(argv):
     run = runs.load_run(workdir, _CHECKPOINT.value)
     if _IMAGES.value:
         for number, classified in enumerate(classify.classify(run, classify.find(_IMAGES.value))):
-            parallel.say(classified.line(run.class_names))
+            say(classified.line(run.class_names))
             if parallel.is_main():
                 classify.draw(run, classified, workdir, number)
-        parallel.say(f"Pictures of them are in {workdir / figures.FOLDER / classify.FOLDER}.")
+        say(f"Pictures of them are in {workdir / plots.FOLDER / classify.FOLDER}.")
         return
     names = _EVAL_DATASETS.value or run.config.eval_datasets
-    runs.evaluate_run(
+    commands.evaluate_run(
         run,
         names,
         workdir,

@@ -7,7 +7,7 @@ The same command again continues an interrupted run.
 
 from absl import flags
 
-from lcaps_jax import cli, config, runs
+from lcaps_jax import cli, commands, config
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: settings, checkpoints, figures.", required=True)
 config.define_flags()
@@ -18,7 +18,7 @@ for module in (config, cli):
 
 def main(argv):
     del argv
-    runs.train(config.from_flags(flags.FLAGS), _WORKDIR.value)
+    commands.train(config.from_flags(flags.FLAGS), _WORKDIR.value)
 
 
 if __name__ == "__main__":

@@ -14,19 +14,20 @@ import numpy as np
 import optax
 
 from benchmarks import timing
-from lcaps_jax import parallel, training
+from lcaps_jax import networks, runtime, training
 from lcaps_jax.config import Config
 
-_ROUNDS = flags.DEFINE_integer("rounds", 31, "Measurements of each.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 31, "Measurements of each function.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/adam.json", "JSON file to write.")
 
 
 def main(argv):
     del argv
-    parallel.prepare()
+    runtime.prepare()
     config = Config().resolved(28, 0)
     optimizer = training.make_optimizer(config)
-    state = training.compute_once(lambda: training.init_state(training.make_model(config, 10), optimizer, config, 1))
+    network = networks.from_config(config, 10)
+    state = training.compute_once(lambda: training.init_state(network, optimizer, config, 1))
     gradients = jax.tree.map(jnp.ones_like, state.params)
     size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
@@ -49,7 +50,7 @@ def main(argv):
     seconds = timing.alternate({"update": run_update, "three streams": run_add}, _ROUNDS.value)
     update_seconds, add_seconds = (float(np.median(values)) for values in seconds.values())
     seven_streams = 7 / 3 * add_seconds
-    figures = {
+    metrics = {
         "parameters": size,
         "update_seconds": update_seconds,
         "seven_streams_seconds": seven_streams,
@@ -60,11 +61,11 @@ def main(argv):
         f"{size / 1e6:.1f} M",
         f"{1e3 * update_seconds:.1f}",
         f"{1e3 * seven_streams:.1f}",
-        f"{figures['bytes_per_second'] / 1e9:.0f}",
-        f"{figures['ratio']:.2f}",
+        f"{metrics['bytes_per_second'] / 1e9:.0f}",
+        f"{metrics['ratio']:.2f}",
     )
     print(timing.table(("parameters", "Adam's update, ms", "seven streams, ms", "GB/s", "ratio"), [row]))
-    timing.write(_OUTPUT.value, figures)
+    timing.write(_OUTPUT.value, metrics)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import timing
-from lcaps_jax import parallel, strided_conv
-from lcaps_jax.convolution import preferred_layout
+from lcaps_jax import runtime, strided_conv
+from lcaps_jax.convolution import DIRECT, SPECTRAL
 
-_BATCH = flags.DEFINE_integer("batch", 100, "Images.", lower_bound=1)
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Measurements of each.", lower_bound=1)
-_XLA = flags.DEFINE_boolean("xla", False, "Also XLA's own, once, at batch 10 and 20x20.")
+_BATCH = flags.DEFINE_integer("batch", 100, "Images of a batch.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Measurements of each function.", lower_bound=1)
+_XLA = flags.DEFINE_boolean("xla", False, "Measure XLA's own too, once, at batch 10 and 20x20.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/convolution.json", "JSON file to write.")
 
 _CHANNELS = 256
@@ -26,8 +26,8 @@ _GEOMETRIES = ((20, 9), (20, 15), (32, 9), (26, 15))
 
 
 def _ours(x, kernel, dy, method):
-    # In the order of axes that the network has between its convolutions, as PyTorch gets the one it prefers.
-    layouts = (preferred_layout(method), "NHWC")
+    # The order of axes that the network has between its convolutions, because PyTorch, too, gets the one it prefers.
+    layouts = ("CHWN" if method == SPECTRAL else "NHWC", "NHWC")
     x = x.transpose(["NHWC".index(axis) for axis in layouts[0]])
 
     @jax.jit
@@ -40,7 +40,7 @@ def _ours(x, kernel, dy, method):
 
 
 def _torch(torch, x, kernel, dy):
-    # PyTorch's own order of axes, in the memory format that its CPU convolution prefers.
+    # PyTorch's own order of axes, in the memory format that is fastest for its convolution on a CPU.
     x, dy = (torch.tensor(a.transpose(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last) for a in (x, dy))
     kernel = torch.tensor(kernel.transpose(3, 2, 0, 1)).contiguous(memory_format=torch.channels_last)
     x.requires_grad_()
@@ -62,15 +62,15 @@ def _arrays(batch, size, kernel):
 
 def main(argv):
     del argv
-    parallel.prepare()
+    runtime.prepare()
     try:
         import torch
     except ImportError:
         torch = None
-    rows, figures = [], {"batch": _BATCH.value, "milliseconds": {}}
+    rows, metrics = [], {"batch": _BATCH.value, "milliseconds": {}}
     for size, kernel in _GEOMETRIES:
         arrays = _arrays(_BATCH.value, size, kernel)
-        functions = {"ours": _ours(*arrays, "spectral"), "matmul": timing.matmul()}
+        functions = {"ours": _ours(*arrays, SPECTRAL), "matmul": timing.matmul()}
         if torch is not None:
             functions["PyTorch"] = _torch(torch, *arrays)
         seconds = timing.alternate(functions, _ROUNDS.value)
@@ -88,7 +88,7 @@ def main(argv):
                 f"{effective:.2f}",
             )
         )
-        figures["milliseconds"][f"{size}x{size}, {kernel}x{kernel}"] = {
+        metrics["milliseconds"][f"{size}x{size}, {kernel}x{kernel}"] = {
             **milliseconds,
             "effective_throughput": effective,
         }
@@ -96,11 +96,11 @@ def main(argv):
     print(timing.table(header, rows))
     if _XLA.value:
         arrays = _arrays(10, 20, 9)
-        functions = {"ours": _ours(*arrays, "spectral"), "xla": _ours(*arrays, "direct")}
+        functions = {"ours": _ours(*arrays, SPECTRAL), "xla": _ours(*arrays, DIRECT)}
         seconds = {name: float(np.median(values)) for name, values in timing.alternate(functions, 1).items()}
-        figures["batch 10, 20x20, 9x9, seconds"] = seconds
+        metrics["batch 10, 20x20, 9x9, seconds"] = seconds
         print(f"batch 10, 20x20, 9x9: ours {seconds['ours']:.3f} s, XLA's own {seconds['xla']:.2f} s")
-    timing.write(_OUTPUT.value, figures)
+    timing.write(_OUTPUT.value, metrics)
 
 
 if __name__ == "__main__":

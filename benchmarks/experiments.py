@@ -34,7 +34,7 @@ def main(argv):
     del argv
     with tempfile.TemporaryDirectory() as folder:
         workdir = pathlib.Path(folder) / "quick"
-        command = [sys.executable, "-m", "lcaps_jax.experiments", "all", "--quick", f"--workdir={workdir}"]
+        command = [sys.executable, "-m", "experiments", "all", "--quick", f"--workdir={workdir}"]
         command += [f"--data_dir={_DATA_DIR.value}"] if _DATA_DIR.value else []
         began = time.monotonic()
         subprocess.run(command, cwd=_ROOT, check=True)

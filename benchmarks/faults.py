@@ -21,10 +21,11 @@ import jax
 import numpy as np
 
 from benchmarks import timing
-from lcaps_jax import metrics, runs
+from lcaps_jax import runs
+from lcaps_jax.training import read_metrics
 
-_KILLS = flags.DEFINE_integer("kills", 50, "How many.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
+_KILLS = flags.DEFINE_integer("kills", 50, "Number of kills.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the moments.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/faults.json", "JSON file to write.")
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -40,7 +41,7 @@ _SETTINGS = {
     "log_every": 5,
     "checkpoint_every": _EVERY,
 }
-# The latest moment of a random kill, seconds after the first logged step.
+# The latest moment of a random kill, in seconds after the first logged step.
 _LATEST = 6.0
 _LOGGED = ("step", "epoch", "split", "loss", "error")
 
@@ -51,14 +52,14 @@ def _start(workdir: pathlib.Path) -> subprocess.Popen:
 
 
 def _checkpoints(workdir: pathlib.Path) -> tuple[list[int], bool]:
-    """Steps of the finished checkpoints, and whether one is being written."""
+    """The steps of the finished checkpoints, and whether one is being written."""
     folder = workdir / "checkpoints" / "last"
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit()), any("tmp" in name for name in names)
 
 
 def _made_up_inputs() -> int:
-    """Inputs that hypothesis tries on the pure functions, all of which must do; ``tests/test_properties.py``."""
+    """Tries made-up inputs on the pure functions by ``tests/test_properties.py``, and returns how many there were."""
     command = [sys.executable, "-m", "pytest", "-n0", "tests/test_properties.py", "--hypothesis-show-statistics"]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
@@ -66,11 +67,11 @@ def _made_up_inputs() -> int:
 
 
 def _last_step(workdir: pathlib.Path) -> int:
-    return max((line["step"] for line in metrics.read_metrics(workdir)), default=0)
+    return max((line["step"] for line in read_metrics(workdir)), default=0)
 
 
 def _kill(process: subprocess.Popen, workdir: pathlib.Path, rng: random.Random, in_a_save: bool) -> bool:
-    """Kills the process at its moment; whether it was alive until then."""
+    """Kills the process at its moment, and returns whether it was alive until then."""
     before = _last_step(workdir)
     delay = rng.uniform(0, _LATEST)
     if rng.random() < 0.2:  # while it starts
@@ -90,7 +91,7 @@ def _kill(process: subprocess.Popen, workdir: pathlib.Path, rng: random.Random, 
 
 def main(argv):
     del argv
-    logging.set_verbosity(logging.ERROR)  # Orbax tells every step of its own
+    logging.set_verbosity(logging.ERROR)  # because Orbax tells every step of its own
     rng = random.Random(_SEED.value)
     kills = in_saves = restarts = most_lost = 0
     began = time.monotonic()
@@ -124,9 +125,9 @@ def main(argv):
                 print(f"kill {kills}: at step {last}, {saved} saved{', in a save' if half_written else ''}", flush=True)
             one, two = runs.load_run(whole), runs.load_run(workdir)
             jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
-            logs = [[[line[key] for key in _LOGGED] for line in metrics.read_metrics(run)] for run in (whole, workdir)]
+            logs = [[[line[key] for key in _LOGGED] for line in read_metrics(run)] for run in (whole, workdir)]
             assert logs[0] == logs[1], "the log differs from that of the uninterrupted run"
-    figures = {
+    metrics = {
         "kills": kills,
         "while_a_checkpoint_was_half_written": in_saves,
         "restarts": restarts,
@@ -143,8 +144,8 @@ def main(argv):
         "most steps to do again",
         "made-up inputs tried",
     )
-    print(timing.table(header, [(kills, in_saves, number, most_lost, figures["made_up_inputs"])]))
-    timing.write(_OUTPUT.value, figures)
+    print(timing.table(header, [(kills, in_saves, number, most_lost, metrics["made_up_inputs"])]))
+    timing.write(_OUTPUT.value, metrics)
 
 
 if __name__ == "__main__":

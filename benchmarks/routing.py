@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import timing
-from lcaps_jax import capsules, parallel
+from lcaps_jax import routing, runtime
 
-_ROUNDS = flags.DEFINE_integer("rounds", 11, "Measurements of each.", lower_bound=1)
-_ITERATIONS = flags.DEFINE_integer("iterations", 3, "Of the routing.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 11, "Measurements of each form.", lower_bound=1)
+_ITERATIONS = flags.DEFINE_integer("iterations", 3, "Iterations of the routing.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/routing.json", "JSON file to write.")
 
 _BATCH, _CAPSULES, _DIM, _CLASSES, _POSE = 100, 1152, 8, 10, 16
@@ -23,16 +23,16 @@ _BATCH, _CAPSULES, _DIM, _CLASSES, _POSE = 100, 1152, 8, 10, 16
 def _written_out(u, kernel):
     transform = kernel.reshape(_CLASSES, _POSE, _DIM, _CAPSULES).transpose(3, 2, 0, 1).reshape(_CAPSULES, _DIM, -1)
     votes = jnp.einsum("bid,idf->bif", u, transform, precision="highest")
-    return capsules.route(votes.reshape(_BATCH, _CAPSULES, _CLASSES, _POSE), _ITERATIONS.value).pose
+    return routing.route(votes.reshape(_BATCH, _CAPSULES, _CLASSES, _POSE), _ITERATIONS.value).pose
 
 
 def _factored(u, kernel):
-    return capsules.route_factored(u, kernel, _ITERATIONS.value).pose
+    return routing.route_factored(u, kernel, _ITERATIONS.value).pose
 
 
 def main(argv):
     del argv
-    parallel.prepare()
+    runtime.prepare()
     rng = np.random.default_rng(0)
     u = jnp.asarray(0.3 * rng.random((_BATCH, _CAPSULES, _DIM)), jnp.float32)
     kernel = jnp.asarray(0.1 * rng.standard_normal((_CLASSES, _POSE, _DIM * _CAPSULES)), jnp.float32)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.scaling
 
-Each point runs in a process of its own, so that its peak memory is its own. The networks are L-CapsNet with 9x9
-kernels and K=70 at batch 100 on MNIST's size but for what a point says. Writes JSON and a picture;
-sweeps measured earlier stay in both.
+Each point runs in a process of its own, so that its peak memory is its own. The network is L-CapsNet with 9x9 kernels
+and K=70 at batch 100 on images of MNIST's size, except for what a point changes. The command writes JSON and a picture,
+and sweeps that were measured earlier stay in both.
 """
 
 import json
@@ -23,12 +23,12 @@ from matplotlib.ticker import LogLocator
 import numpy as np
 
 from benchmarks import steps, timing
-from lcaps_jax import parallel
+from lcaps_jax import parallel, runtime
 from lcaps_jax.config import Config
 
-_SWEEP = flags.DEFINE_multi_string("sweep", None, "A sweep to run; may be repeated. Default: all.")
+_SWEEP = flags.DEFINE_multi_string("sweep", None, "Sweep to run; may be repeated. Default: all.")
 _POINT = flags.DEFINE_string("point", None, "Measure this one point, given as JSON, and print it as JSON.")
-_ROUNDS = flags.DEFINE_integer("rounds", 4, "Calls of five steps measured of each point.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 4, "Calls of five steps that are measured at each point.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/scaling.json", "JSON file to write.")
 _PICTURE = flags.DEFINE_string("picture", "docs/images/scaling.png", "Picture to write.")
 
@@ -46,8 +46,8 @@ _SWEEPS = {
 
 
 def _measure(point: dict) -> dict:
-    """Seconds a step and peak memory of a point, in this process."""
-    parallel.reuse_freed_memory()
+    """Seconds of a step and peak memory of a point, in this process."""
+    runtime.reuse_freed_memory()
     config = Config(**point["settings"])
     case = steps.prepare(config.resolved(config.image_size or 28, 0), point["classes"])
     seconds = []
@@ -71,7 +71,7 @@ def _nearly_nothing(state, data, batches):
 
 
 def _call_seconds(function) -> float:
-    """What a call costs beside its work: the median of many calls of a program that does nearly none."""
+    """What a call costs beside its work, as the median of many calls of a program that does nearly none."""
     state, data = parallel.replicate((jnp.zeros(()), jnp.zeros(())))
     batches = parallel.shard(np.zeros((1, jax.device_count()), np.float32))
     seconds = []

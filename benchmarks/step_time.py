@@ -2,8 +2,8 @@
 
     python -m benchmarks.step_time
 
-All cases run in one process, in turns of five steps. Effective throughput is the arithmetic that a step takes as it
-is usually written, with direct convolutions, by the time, by the machine's own rate in a large float32 matrix product:
+All cases run in one process, in turns of five steps. Effective throughput is the arithmetic of a step as it is usually
+written, with direct convolutions, divided by its time and by the machine's own rate in a large float32 matrix product:
 above 1 the step outruns what a direct convolution could reach on the machine. Peak memory is that of a process that
 runs the case alone.
 """
@@ -20,10 +20,10 @@ from absl import app, flags
 import numpy as np
 
 from benchmarks import steps, timing
-from lcaps_jax import parallel
+from lcaps_jax import runtime
 from lcaps_jax.config import Config
 
-CASES: dict[str, dict[str, Any]] = {  # by name: the settings that differ from the defaults
+CASES: dict[str, dict[str, Any]] = {  # settings that differ from the defaults, by name
     "MNIST 9x9, K=50": {"k": 50},
     "MNIST 9x9, K=70": {"k": 70},
     "MNIST 9x9, K=100": {"k": 100},
@@ -60,9 +60,9 @@ def measure(names: Sequence[str], iterations: int, peaks: Mapping[str, float] | 
     """Times the steps of cases in turns.
 
     Args:
-      names: of ``CASES``.
-      iterations: steps measured of each; at least ten.
-      peaks: memory of a process that ran a case alone, GiB, to be shown beside its times.
+      names: Names of cases in ``CASES``.
+      iterations: Number of steps to measure of each, at least ten.
+      peaks: Peak memory, GiB, of a process that ran a case alone, to be shown beside its times.
 
     Returns:
       Times in seconds and what follows from them, by case, for a JSON file.
@@ -75,11 +75,11 @@ def measure(names: Sequence[str], iterations: int, peaks: Mapping[str, float] | 
     functions = {"matmul": timing.matmul(), **{name: case.run for name, case in cases.items()}}
     seconds = timing.alternate(functions, -(-iterations // steps.STEPS_A_CALL))
     unit = float(seconds["matmul"].min())
-    figures = {}
+    metrics = {}
     for name, case in cases.items():
         a_step = seconds[name] / steps.STEPS_A_CALL
         median, batch = float(np.median(a_step)), case.config.batch_size
-        figures[name] = {
+        metrics[name] = {
             "seconds": median,
             "mean": float(np.mean(a_step)),
             "standard_error_over_calls": float(np.std(a_step, ddof=1) / len(a_step) ** 0.5),
@@ -92,11 +92,11 @@ def measure(names: Sequence[str], iterations: int, peaks: Mapping[str, float] | 
             "peak_memory_gib": (peaks or {}).get(name),
             "paper_seconds": TABLE3.get(name),
         }
-    return {"matmul_seconds": unit, "peak_memory_gib": steps.peak_memory_gib(), "cases": figures}
+    return {"matmul_seconds": unit, "peak_memory_gib": steps.peak_memory_gib(), "cases": metrics}
 
 
 def _line(name: str, case: Mapping) -> tuple:
-    """Of the table that is printed."""
+    """A row of the table that is printed."""
     return (
         name,
         f"{1e3 * case['mean']:.0f} ({1e3 * case['standard_error_over_calls']:.0f})",
@@ -122,8 +122,10 @@ def _peak_alone(name: str, reuse_memory: bool) -> float:
 
 def main() -> None:
     """The command line."""
-    iterations = flags.DEFINE_integer("iterations", 100, "Steps measured of each.", lower_bound=2 * steps.STEPS_A_CALL)
-    only = flags.DEFINE_multi_string("only", None, "A case to measure, as printed; may be repeated. Default: all.")
+    iterations = flags.DEFINE_integer(
+        "iterations", 100, "Steps to measure of each.", lower_bound=2 * steps.STEPS_A_CALL
+    )
+    only = flags.DEFINE_multi_string("only", None, "Case to measure, as printed; may be repeated. Default: all.")
     reuse_memory = flags.DEFINE_boolean("reuse_memory", True, "Have the allocator keep freed memory, as train.py does.")
     peak_memory = flags.DEFINE_boolean("peak_memory", True, "Run each case once more, alone, to see its peak memory.")
     output = flags.DEFINE_string("output", "benchmarks/results/step_time.json", "JSON file to write.")
@@ -131,14 +133,14 @@ def main() -> None:
     def parsed(argv):
         del argv
         if reuse_memory.value:
-            parallel.reuse_freed_memory()
+            runtime.reuse_freed_memory()
         names = only.value or list(CASES)
         # Before this process takes the device: a TPU serves one at a time.
         peaks = {name: _peak_alone(name, reuse_memory.value) for name in names} if peak_memory.value else {}
-        figures = measure(names, iterations.value, peaks)
-        rows = [_line(name, case) for name, case in figures["cases"].items()]
-        print(f"M = {1e3 * figures['matmul_seconds']:.0f} ms\n" + timing.table(_HEADER, rows))
-        timing.write(output.value, figures)
+        metrics = measure(names, iterations.value, peaks)
+        rows = [_line(name, case) for name, case in metrics["cases"].items()]
+        print(f"M = {1e3 * metrics['matmul_seconds']:.0f} ms\n" + timing.table(_HEADER, rows))
+        timing.write(output.value, metrics)
 
     app.run(parsed)
 

@@ -22,7 +22,7 @@ def matmul() -> Callable[[], None]:
 
 
 def matmul_flops(seconds: float) -> float:
-    """Arithmetic rate, FLOP/s, of that product."""
+    """The arithmetic rate of that product, FLOP/s."""
     return 2 * _MATMUL**3 / seconds
 
 
@@ -30,11 +30,11 @@ def alternate(functions: Mapping[str, Callable[[], object]], rounds: int) -> dic
     """Runs each function once unmeasured, then all in turn, ``rounds`` times.
 
     Args:
-      functions: by name; each returns when its work is done.
-      rounds: of measurement.
+      functions: Functions by name; each returns when its work is done.
+      rounds: Number of measurements of each.
 
     Returns:
-      Seconds by name, ``[rounds]`` each.
+      Seconds of each function by name, ``[rounds]``.
     """
     for function in functions.values():
         function()
@@ -53,12 +53,12 @@ def table(header: tuple[str, ...], rows: list[tuple]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def write(path: str | pathlib.Path, figures: dict) -> None:
-    """Writes the figures, with the machine and the versions they were measured on, as JSON."""
+def write(path: str | pathlib.Path, metrics: dict) -> None:
+    """Writes metrics as JSON, with the machine and the version of JAX that they were measured on."""
     about = {
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
     }
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    pathlib.Path(path).write_text(json.dumps({**about, **figures}, indent=2) + "\n")
+    pathlib.Path(path).write_text(json.dumps({**about, **metrics}, indent=2) + "\n")

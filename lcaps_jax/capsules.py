@@ -1,8 +1,8 @@
 """The mathematics of the Ladder Capsule Network as pure array functions.
 
-Equations are numbered as in Jeong, Lee, Kim, "Ladder Capsule Network", ICML 2019. Everything works under
-``jit``, ``vmap`` and ``grad``, takes any leading batch axes, and has finite gradients everywhere, zero included, up to
-lengths of 1e18, whose squares float32 still holds.
+Equations are numbered as in Jeong, Lee, Kim, "Ladder Capsule Network", ICML 2019. Every function works under ``jit``,
+``vmap`` and ``grad`` and takes any leading batch axes. Gradients are finite everywhere, zero included, up to lengths of
+1e18, because float32 still holds their squares.
 
 Axes: ``...`` batch, ``n`` capsules, ``d`` their dimension, ``K`` kept capsules, ``J`` classes, ``D`` dimension of a
 class capsule, ``h`` width of the last hidden layer of a class network.
@@ -15,7 +15,9 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-# gamma of eq. (4): exp(-0.01 gamma) = 0.95.
+from lcaps_jax.errors import ArgumentError, arg
+
+# The sharpness gamma of eq. (4) is such that exp(-0.01 gamma) = 0.95.
 AGREEMENT_SHARPNESS = 5.12
 
 _einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
@@ -24,7 +26,7 @@ _einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST, preferr
 def length(x: jax.Array) -> jax.Array:
     """Euclidean length ``[...]`` of ``x [..., d]``, with gradient zero at zero.
 
-    A plain square root has an infinite slope there, and adding an epsilon behind it does not change that.
+    A plain square root has an infinite slope at zero, and an epsilon added to the root does not change that.
     """
     square = jnp.sum(jnp.square(x), axis=-1)
     is_zero = square == 0
@@ -59,12 +61,12 @@ def squashed_length(t: jax.Array) -> jax.Array:
 
 @struct.dataclass
 class Pruned:
-    """What the pruning layer passes on.
+    """Result of the pruning layer.
 
     Attributes:
-      capsules: ``[..., K, d]`` the kept capsules, in ascending order of index.
-      index: ``[..., K]`` int32, their indices among the ``n``.
-      code: ``[..., n]`` float32, the code vector: 1 where a capsule is kept, else 0.
+      capsules: Kept capsules in ascending order of index, ``[..., K, d]``.
+      index: Indices of the kept capsules among the ``n``, ``[..., K]`` int32.
+      code: Code vector, ``[..., n]`` float32: 1 where a capsule is kept, else 0.
     """
 
     capsules: jax.Array
@@ -73,27 +75,27 @@ class Pruned:
 
 
 def check_keep(k: int, n: int) -> None:
-    """Raises ValueError unless ``k`` of ``n`` capsules can be kept."""
+    """Raises ArgumentError, a ValueError, unless ``k`` of ``n`` capsules can be kept."""
     if not 1 <= k <= n:
-        raise ValueError(f"Cannot keep k={k} of n={n} capsules: k must be between 1 and {n}.")
+        raise ArgumentError(f"Cannot keep {arg('k')}={k} of n={n} capsules: {arg('k')} must be between 1 and {n}.")
 
 
 def prune(capsules: jax.Array, activity: jax.Array, k: int) -> Pruned:
     """Pruning layer: keeps the ``k`` most active capsules (section 3.1).
 
     The kept rows stay in ascending order of index, so that the code vector tells which capsule each row is
-    (Figure 2). Equally active capsules: the lower index wins. No gradient flows through the choice.
+    (Figure 2). Of equally active capsules the one with the lower index wins. No gradient flows through the choice.
 
     Args:
-      capsules: ``[..., n, d]``.
-      activity: ``[..., n]``.
-      k: how many to keep, K.
+      capsules: Capsules to choose from, ``[..., n, d]``.
+      activity: Activity of each capsule, ``[..., n]``.
+      k: Number of capsules to keep, K.
 
     Returns:
-      Pruned: kept capsules ``[..., K, d]``, their indices ``[..., K]``, the code vector ``[..., n]``.
+      Kept capsules ``[..., K, d]``, their indices ``[..., K]`` and the code vector ``[..., n]``.
 
     Raises:
-      ValueError: unless ``1 <= k <= n``.
+      ValueError: ``k`` is not between 1 and n.
     """
     check_keep(k, activity.shape[-1])
     activity = lax.stop_gradient(activity)
@@ -107,9 +109,9 @@ def propagate(capsules: jax.Array, transform: jax.Array, contribution: jax.Array
     """Partial input of the class capsules: ``s_j = sum_i p_j|i (u_i f_j|i)`` (eq. 1).
 
     Args:
-      capsules: ``[..., K, d]`` kept capsules u.
-      transform: ``[..., J, K, d, D]`` the linear operators f, functions of the code vector.
-      contribution: ``[..., J, K]`` the weights p, in (0, 1).
+      capsules: Kept capsules u, ``[..., K, d]``.
+      transform: Linear operators f, which are functions of the code vector, ``[..., J, K, d, D]``.
+      contribution: Weights p in (0, 1), ``[..., J, K]``.
 
     Returns:
       ``[..., J, D]``.
@@ -126,10 +128,11 @@ def propagate_factored(
     with the kernel first costs the same arithmetic and leaves ``[J, B, h, D]``, several times less memory.
 
     Args:
-      capsules: ``[B, K, d]`` kept capsules.
-      hidden: ``[J, B, h]`` last hidden layers of the class networks f.
-      kernel: ``[J, K*d, h, D]`` and bias: ``[J, K*d, D]``, their last layers.
-      contribution: ``[J, B, K]`` the weights p.
+      capsules: Kept capsules, ``[B, K, d]``.
+      hidden: Last hidden layers of the class networks f, ``[J, B, h]``.
+      kernel: Kernels of their output layers, ``[J, K*d, h, D]``.
+      bias: Biases of their output layers, ``[J, K*d, D]``.
+      contribution: Weights p, ``[J, B, K]``.
 
     Returns:
       ``[J, B, D]``, float32.
@@ -146,8 +149,8 @@ def regress(s: jax.Array, transform: jax.Array) -> jax.Array:
     """Ladder layer: the kept capsules regressed from each class, ``squash(f_reg_j s_j)`` (eqs. 2, 3).
 
     Args:
-      s: ``[..., J, D]`` the class capsules' partial input.
-      transform: ``[..., J, K, d, D]`` the linear operators f_reg, functions of the code vector.
+      s: Partial input of the class capsules, ``[..., J, D]``.
+      transform: Linear operators f_reg, which are functions of the code vector, ``[..., J, K, d, D]``.
 
     Returns:
       ``[..., J, K, d]``; each row is squashed by itself.
@@ -159,10 +162,11 @@ def regress_factored(s: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: j
     """``regress`` with ``transform = hidden kernel + bias``, never written out (eqs. 2, 3).
 
     Args:
-      s: ``[J, B, D]`` partial input.
-      hidden: ``[J, B, h]`` last hidden layers of the class networks f_reg.
-      kernel: ``[J, h, D, K*d]`` and bias: ``[J, D, K*d]``, their last layers.
-      dim: d.
+      s: Partial input of the class capsules, ``[J, B, D]``.
+      hidden: Last hidden layers of the class networks f_reg, ``[J, B, h]``.
+      kernel: Kernels of their output layers, ``[J, h, D, K*d]``.
+      bias: Biases of their output layers, ``[J, D, K*d]``.
+      dim: Dimension of a kept capsule, d.
 
     Returns:
       ``[J, B, K, d]``, float32.
@@ -180,9 +184,9 @@ def regression_error(regressed: jax.Array, capsules: jax.Array, *, squared: bool
     """Mean over the kept capsules of the (squared) distance to their regression: the norm in eq. (4).
 
     Args:
-      regressed: ``[..., K, d]``.
-      capsules: ``[..., K, d]``, or a shape that broadcasts to it.
-      squared: the paper's squared distance, or the plain one of the released graph.
+      regressed: Regressed capsules, ``[..., K, d]``.
+      capsules: Kept capsules, ``[..., K, d]`` or a shape that broadcasts to it.
+      squared: Take the squared distance, as the paper does; otherwise the plain one, as the released graph does.
 
     Returns:
       ``[...]``.
@@ -196,9 +200,9 @@ def agreement(regressed: jax.Array, capsules: jax.Array, gamma: float = AGREEMEN
     """Activity of a class: ``d_j = exp(-gamma * mean_i |u_reg_ij - u_i|^2)`` (eq. 4).
 
     Args:
-      regressed: ``[..., K, d]``; for all classes, ``[..., J, K, d]``.
-      capsules: ``[..., K, d]``, or a shape that broadcasts to it, as ``[..., 1, K, d]``.
-      gamma: sharpness.
+      regressed: Regressed capsules, ``[..., K, d]``; of all classes ``[..., J, K, d]``.
+      capsules: Kept capsules, ``[..., K, d]`` or a shape that broadcasts to it, as ``[..., 1, K, d]``.
+      gamma: Sharpness.
 
     Returns:
       ``[...]``, in (0, 1]: 1 where the regression is exact.
@@ -214,137 +218,44 @@ def agreement_of_error(error: jax.Array, gamma: float = AGREEMENT_SHARPNESS) -> 
 def direction(s: jax.Array, epsilon: float = 0.0) -> jax.Array:
     """``s/(|s| + epsilon)`` of vectors ``[..., D]``; zero at zero.
 
-    At exact zero, where a direction has no gradient, the gradient is that of ``s/epsilon``, and zero without one.
+    A direction has no gradient at exact zero: there it is that of ``s/epsilon``, and zero without an epsilon.
     """
     size = length(s)[..., None] + epsilon
     return jnp.where(size == 0, 0.0, s / jnp.where(size == 0, 1.0, size))
 
 
-@struct.dataclass
-class Routed:
-    """What dynamic routing makes of votes.
+def check_labels(labels: jax.Array, by_class: jax.Array) -> None:
+    """Raises ValueError unless ``labels`` are integers ``[...]`` for values ``[..., J]``.
 
-    Attributes:
-      pose: ``[..., J, D]`` class capsules v; their length is the activity.
-      coupling: ``[..., n, J]`` coupling coefficients c of the last iteration, which sum to 1 over the classes.
+    Labels of another shape, as ``[B, 1]``, would broadcast to ``[B, B]`` without a word.
     """
-
-    pose: jax.Array
-    coupling: jax.Array
-
-
-def route(votes: jax.Array, iterations: int) -> Routed:
-    """Dynamic routing by agreement (Sabour et al. 2017, Algorithm 1), with gradients through every iteration.
-
-    The logits start at zero for each example, so that a result does not depend on the rest of the batch.
-
-    Args:
-      votes: ``[..., n, J, D]`` predictions ``u_hat_j|i`` of capsule i for class j.
-      iterations: r, at least 1.
-
-    Returns:
-      Routed.
-
-    Raises:
-      ValueError: for less than one iteration.
-    """
-    check_iterations(iterations)
-    logits = jnp.zeros(votes.shape[:-1], votes.dtype)
-    for iteration in range(iterations):
-        coupling = jax.nn.softmax(logits, axis=-1)
-        pose = squash(_einsum("...ij,...ije->...je", coupling, votes))
-        if iteration + 1 < iterations:
-            logits += _einsum("...ije,...je->...ij", votes, pose)
-    return Routed(pose, coupling)
+    labels = jnp.asarray(labels)
+    if labels.shape != by_class.shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"labels must be integers of shape {by_class.shape[:-1]} for values by class of shape {by_class.shape}; "
+            f"got {labels.dtype} of shape {labels.shape}."
+        )
 
 
-def route_factored(capsules: jax.Array, kernel: jax.Array, iterations: int) -> Routed:
-    """``route`` of ``votes_ij = u_i W_ij``, which are never written out.
-
-    The votes are the largest array of a routing network, ``[B, n, J, D]``, read twice in each iteration and again in
-    its gradient. Weighting the capsules before the transformation, and transforming the poses back for their
-    agreement, leaves ``[B, d, n]`` for a class at a time. On a CPU the classes are taken one by one, so that this
-    stays in its cache; what the gradient needs of it is computed again rather than kept.
-
-    Args:
-      capsules: ``[B, n, d]``.
-      kernel: ``[J, D, d*n]`` the transformations W, a capsule's dimensions before the capsules.
-      iterations: r, at least 1.
-
-    Returns:
-      Routed, float32.
-
-    Raises:
-      ValueError: for less than one iteration.
-    """
-    check_iterations(iterations)
-    batch, count, dim = capsules.shape
-    classes = kernel.shape[0]
-    u = capsules.swapaxes(1, 2)  # [B, d, n]: sums over d then run along n
-    each_class = lax.map if jax.default_backend() == "cpu" else lambda f, arrays: jax.vmap(f)(arrays)
-
-    @jax.checkpoint
-    def pose_of_class(arrays):
-        coupling, transform = arrays  # [B, n], [D, d*n]
-        weighted = (coupling[:, None] * u).reshape(batch, -1).astype(transform.dtype)
-        return squash(_einsum("bf,ef->be", weighted, transform))
-
-    @jax.checkpoint
-    def agreement_of_class(arrays):
-        pose, transform = arrays  # [B, D], [D, d*n]
-        back = _einsum("be,ef->bf", pose.astype(transform.dtype), transform)
-        return jnp.sum(back.reshape(batch, dim, count) * u, axis=1)
-
-    logits = 0.0
-    coupling = jnp.full((classes, batch, count), 1 / classes)  # their softmax; XLA takes seconds to find that itself
-    pose = each_class(pose_of_class, (coupling, kernel))
-    for _ in range(iterations - 1):
-        logits += each_class(agreement_of_class, (pose, kernel))
-        coupling = _softmax_over_classes(logits)
-        pose = each_class(pose_of_class, (coupling, kernel))
-    return Routed(pose.swapaxes(0, 1), coupling.transpose(1, 2, 0))
-
-
-@jax.custom_vjp
-def _softmax_over_classes(logits: jax.Array) -> jax.Array:
-    """Softmax over the first axis, whose sums are matrix products: XLA's reduction of it on a CPU is slow."""
-    exponential = jnp.exp(logits - jnp.max(logits, axis=0))
-    return exponential / _sum_over_classes(exponential)
-
-
-def _sum_over_classes(x: jax.Array) -> jax.Array:
-    return _einsum("j,jm->m", jnp.ones(len(x)), x.reshape(len(x), -1)).reshape(x.shape[1:])
-
-
-def _softmax_forward(logits):
-    coupling = _softmax_over_classes(logits)
-    return coupling, coupling
-
-
-def _softmax_backward(coupling, gradient):
-    return (coupling * (gradient - _sum_over_classes(coupling * gradient)),)
-
-
-_softmax_over_classes.defvjp(_softmax_forward, _softmax_backward)
-
-
-def check_iterations(iterations: int) -> None:
-    """Raises ValueError unless routing can have so many iterations."""
-    if iterations < 1:
-        raise ValueError(f"Routing needs at least 1 iteration, got {iterations}.")
+def _one_hot(labels: jax.Array, by_class: jax.Array) -> jax.Array:
+    check_labels(labels, by_class)
+    return jax.nn.one_hot(labels, by_class.shape[-1])
 
 
 def margin_loss(activity: jax.Array, labels: jax.Array) -> jax.Array:
     """Margin loss ``sum_j T_j max(0, 0.9-d_j)^2 + 0.5 (1-T_j) max(0, d_j-0.1)^2`` (section 4; Sabour et al. 2017).
 
     Args:
-      activity: ``[..., J]`` activities of the classes.
-      labels: ``[...]`` integers in ``[0, J)``.
+      activity: Activities of the classes, ``[..., J]``.
+      labels: True classes, ``[...]`` integers in ``[0, J)``.
 
     Returns:
-      ``[...]``, one loss an example.
+      Loss of each example, ``[...]``.
+
+    Raises:
+      ValueError: ``labels`` have another shape or are no integers.
     """
-    target = jax.nn.one_hot(labels, activity.shape[-1])
+    target = _one_hot(labels, activity)
     present = jnp.square(jnp.maximum(0, 0.9 - activity))
     absent = jnp.square(jnp.maximum(0, activity - 0.1))
     return jnp.sum(target * present + 0.5 * (1 - target) * absent, axis=-1)
@@ -354,11 +265,11 @@ def code_loss(code: jax.Array, activity: jax.Array) -> jax.Array:
     """``sum_i (c_i - a_i)^2``: pulls kept capsules towards activity 1 and the others towards 0 (section 4).
 
     Args:
-      code: ``[..., n]`` code vector.
-      activity: ``[..., n]`` activities of the primary capsules.
+      code: Code vector, ``[..., n]``.
+      activity: Activities of the primary capsules, ``[..., n]``.
 
     Returns:
-      ``[...]``, one loss an example.
+      Loss of each example, ``[...]``.
     """
     return jnp.sum(jnp.square(code - activity), axis=-1)
 
@@ -367,13 +278,16 @@ def released_loss(error: jax.Array, labels: jax.Array) -> jax.Array:
     """The released graph's loss: ``sum_j T_j e_j^2 + (1-T_j) max(0, 0.8-e_j)^2``.
 
     Args:
-      error: ``[..., J]`` mean distance of the regressed from the kept capsules.
-      labels: ``[...]`` integers in ``[0, J)``.
+      error: Mean distance of the regressed from the kept capsules, ``[..., J]``.
+      labels: True classes, ``[...]`` integers in ``[0, J)``.
 
     Returns:
-      ``[...]``, one loss an example.
+      Loss of each example, ``[...]``.
+
+    Raises:
+      ValueError: ``labels`` have another shape or are no integers.
     """
-    target = jax.nn.one_hot(labels, error.shape[-1])
+    target = _one_hot(labels, error)
     return jnp.sum(target * jnp.square(error) + (1 - target) * jnp.square(jnp.maximum(0, 0.8 - error)), axis=-1)
 
 

@@ -1,4 +1,4 @@
-"""What the entry points share: errors of the user's as one line, and stops as exit codes."""
+"""What the entry points share: the errors that a user can mend as one line, and stops as exit codes."""
 
 from collections.abc import Callable
 import errno
@@ -9,19 +9,16 @@ import sys
 from absl import app, flags, logging
 import jax
 
-from lcaps_jax import parallel
-from lcaps_jax.checkpoints import CheckpointError
+from lcaps_jax import parallel, runtime
 from lcaps_jax.config import ConfigError
-from lcaps_jax.data import DataError
-from lcaps_jax.parallel import DeviceError
-from lcaps_jax.training import DivergenceError, Stopped
+from lcaps_jax.errors import UserError, arg
+from lcaps_jax.training.stop import Stopped
 
-# Flags that are paths, of any entry point.
+# Flags of any entry point that are paths.
 _PATHS = ("workdir", "data_dir", "images", "report", "output")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Nearly always of a path that was given.
+# Nearly always the path that was given is at fault.
 _BAD_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
-_USER_ERRORS = (ConfigError, DataError, DeviceError, CheckpointError, DivergenceError)
 
 
 def define_distributed_flags() -> None:
@@ -48,7 +45,8 @@ def _connect(values: flags.FlagValues) -> None:
     if values.distributed:
         parallel.connect(*where)
     elif where != (None, None, None):
-        raise ConfigError("--coordinator_address, --num_processes and --process_id are for --distributed.")
+        names = ", ".join(map(arg, ("coordinator_address", "num_processes", "process_id")))
+        raise ConfigError(f"{names}: these are for {arg('distributed')}.")
 
 
 def _end_on(error: jax.errors.JaxRuntimeError) -> None:
@@ -82,21 +80,21 @@ def _expand_home(values: flags.FlagValues) -> None:
 def run(main: Callable[[list[str]], None], *, positional: bool = False) -> None:
     """Runs ``main`` after absl has parsed the flags and the devices are prepared.
 
-    The exit code is 1, after one line, for an error of the user's or the death of another process, and 128 plus the
-    signal's number for a run that was stopped. Arguments that are no flags are refused unless ``positional``.
+    The exit code is 1, after one line, for an error that the user can mend or the death of another process, and 128
+    plus the signal's number for a run that was stopped. Arguments that are no flags are refused unless ``positional``.
     """
 
     def guarded(argv):
         if len(argv) > 1 and not positional:
             raise app.UsageError(f"Unexpected argument {argv[1]!r}: settings are given as --name=value.")
-        logging.set_verbosity(logging.ERROR)  # Orbax and TFDS tell every step of theirs
+        logging.set_verbosity(logging.ERROR)  # because Orbax and TFDS tell every step of theirs
         try:
             _expand_home(flags.FLAGS)
-            parallel.prepare()
+            runtime.prepare()
             _connect(flags.FLAGS)
             main(argv)
-        except _USER_ERRORS as error:
-            sys.exit(f"Error: {error}")
+        except UserError as error:
+            sys.exit(f"Error: {error.as_flags()}")
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
         except OSError as error:

@@ -1,9 +1,11 @@
-"""The settings of a run: the flags of the entry points, and the frozen Config that they become.
+"""The settings of a run: flags, Config and JSON are three forms of the same.
 
-Every check of a setting that needs no data is here, so that a bad one is refused before any work is done.
+A setting is a field of ``Config``: its flag, its check, its help and its place in ``config.json`` follow from it. A bad
+one is refused here, before any work is done.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -11,20 +13,32 @@ import typing
 
 from absl import flags
 
-from lcaps_jax import affnist, capsules, models
+from lcaps_jax import networks
 from lcaps_jax.convolution import METHODS
+from lcaps_jax.errors import ArgumentError, UserError, arg
+from lcaps_jax.files import write_json
+from lcaps_jax.networks import base, ladder, released
 
 PRECISIONS = ("float32", "bfloat16")
-LCAPSNET, CAPSNET, CNN = MODELS = ("lcapsnet", "capsnet", "cnn")
 FRESH, FIXED = PLACEMENTS = ("fresh", "fixed")
+CONFIG_FILE = "config.json"
+_AFFNIST_VARIANTS = 32  # of each digit, in the official set
 
 
-class ConfigError(ValueError):
-    """A setting that cannot be run; the message names it, its value, and what would be accepted."""
+class ConfigError(UserError, ValueError):
+    """A setting cannot be run; the message names it, its value, and what would be accepted."""
 
 
-def _setting(default, help_: str, *, choices: tuple[str, ...] = (), minimum=None, may_change: bool = False):
-    metadata = {"help": help_, "choices": choices, "minimum": minimum, "may_change": may_change}
+def _setting(
+    default, help_: str, *, choices: Sequence[str] | Mapping = (), minimum=None, maximum=None, may_change: bool = False
+):
+    metadata = {
+        "help": help_,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "may_change": may_change,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -33,29 +47,31 @@ class Config:
     """Every setting of a run. ``None`` stands for a default that follows from other settings; see ``resolved``."""
 
     model: str = _setting(
-        LCAPSNET, "Network to train: the Ladder CapsNet, CapsNet with dynamic routing, or a CNN.", choices=MODELS
+        "lcapsnet",
+        "Network to train: the Ladder CapsNet, CapsNet with dynamic routing, or a CNN.",
+        choices=networks.NETWORKS,
     )
     variant: str = _setting(
-        models.PAPER,
+        released.PAPER,
         "paper, the network of the paper; released, what the authors' released graph computes; or, as ablations, the "
-        f"paper's with some of that graph's choices: paper+CHOICE+..., of {', '.join(models.RELEASED_CHOICES)}.",
+        f"paper's with some of that graph's choices: paper+CHOICE+..., of {', '.join(released.RELEASED_CHOICES)}.",
     )
     k: int = _setting(70, "Primary capsules that the pruning layer keeps (K).", minimum=1)
     conv1_kernel: int = _setting(9, "Kernel size of the first convolution.", minimum=1)
     primary_kernel: int = _setting(9, "Kernel size of the primary capsules' convolution.", minimum=1)
-    channels: int = _setting(models.CONV1_CHANNELS, "Channels of the first convolution.", minimum=1)
-    capsule_types: int = _setting(models.CAPSULE_TYPES, "Primary capsules at each position.", minimum=1)
-    capsule_dim: int = _setting(models.CAPSULE_DIM, "Dimension of a primary capsule.", minimum=1)
-    pose_dim: int = _setting(models.POSE_DIM, "Dimension of a class capsule.", minimum=1)
+    channels: int = _setting(base.CONV1_CHANNELS, "Channels of the first convolution.", minimum=1)
+    capsule_types: int = _setting(base.CAPSULE_TYPES, "Primary capsules at each position.", minimum=1)
+    capsule_dim: int = _setting(base.CAPSULE_DIM, "Dimension of a primary capsule.", minimum=1)
+    pose_dim: int = _setting(base.POSE_DIM, "Dimension of a class capsule.", minimum=1)
     activity: str = _setting(
-        models.AGREEMENT,
+        ladder.AGREEMENT,
         "A class's activity: the ladder's agreement, or, as an ablation without the ladder, the length of its pose.",
-        choices=models.ACTIVITIES,
+        choices=ladder.ACTIVITIES,
     )
     selection: str = _setting(
-        models.ACTIVE,
+        ladder.ACTIVE,
         "Capsules that are kept: the most active ones, or, as an ablation, random ones.",
-        choices=models.SELECTIONS,
+        choices=ladder.SELECTIONS,
     )
     routing_iterations: int = _setting(3, "Iterations of CapsNet's routing.", minimum=1)
     decoder: bool = _setting(True, "CapsNet also reconstructs its images.")
@@ -99,7 +115,7 @@ class Config:
 
     batch_size: int = _setting(100, "Images a step, over all devices.", minimum=1)
     epochs: int = _setting(
-        10, "Passes over the training set; may grow when a run is continued.", minimum=1, may_change=True
+        10, "Passes over the training set; more of them continue a finished run.", minimum=1, may_change=True
     )
     learning_rate: float = _setting(1e-3, "Adam's learning rate at the start.")
     decay_rate: float = _setting(0.9, "Factor of the learning rate's exponential decay.")
@@ -110,9 +126,13 @@ class Config:
         "Seed of the initial weights, of the images' order, shifts and parts held out or drawn, and of dropout.",
         minimum=0,
     )
-    precision: str = _setting("float32", "Of convolutions and class networks; all else is float32.", choices=PRECISIONS)
+    precision: str = _setting(
+        "float32", "Type of the arithmetic of convolutions and class networks; all else is float32.", choices=PRECISIONS
+    )
     convolution: str = _setting(
-        "auto", "spectral (fast on a CPU), direct (XLA's own), or by platform.", choices=METHODS
+        "auto",
+        "Method of the convolutions: spectral (fast on a CPU), direct (XLA's own), or auto, by platform.",
+        choices=METHODS,
     )
 
     eval_datasets: tuple[str, ...] | None = _setting(
@@ -122,7 +142,11 @@ class Config:
         may_change=True,
     )
     affnist_variants: int = _setting(
-        1, "Variants of each test digit in the set 'affnist'; the official one has 32.", minimum=1, may_change=True
+        1,
+        "Variants of each test digit in the set 'affnist'; the official one has 32.",
+        minimum=1,
+        maximum=_AFFNIST_VARIANTS,
+        may_change=True,
     )
     stop_at_error: float = _setting(
         0.0,
@@ -140,56 +164,65 @@ class Config:
     def __post_init__(self):
         """Raises ConfigError for a setting that cannot be run."""
         for field in dataclasses.fields(self):
-            value, choices, minimum = getattr(self, field.name), field.metadata["choices"], field.metadata["minimum"]
-            if choices and value not in choices:
-                raise ConfigError(f"--{field.name}={value}: must be one of {', '.join(choices)}.")
-            if minimum is not None and value is not None and value < minimum:
-                raise ConfigError(f"--{field.name}={value}: must be at least {minimum}.")
+            self._check_value(field.name, **{name: field.metadata[name] for name in ("choices", "minimum", "maximum")})
         if not 0 < self.learning_rate < float("inf"):
-            raise ConfigError(f"--learning_rate={self.learning_rate}: must be positive and finite.")
+            raise ConfigError(f"{arg('learning_rate')}={self.learning_rate}: must be positive and finite.")
         if not 0 < self.decay_rate <= 1:
-            raise ConfigError(f"--decay_rate={self.decay_rate}: must be above 0 and at most 1.")
-        if self.affnist_variants > affnist.VARIANTS:
-            raise ConfigError(f"--affnist_variants={self.affnist_variants}: must be at most {affnist.VARIANTS}.")
-        try:
-            models.choices_of(self.variant)
-        except ValueError as error:
-            raise ConfigError(f"--variant={self.variant}: {error}") from None
-        if self.variant != models.PAPER and self.activity != models.AGREEMENT:
-            raise ConfigError(f"--activity={self.activity}: is an ablation of --variant={models.PAPER} alone.")
-        if self.model != LCAPSNET:
-            for name in ("variant", "activity", "selection"):
-                if (value := getattr(self, name)) != getattr(Config, name):
-                    raise ConfigError(f"--{name}={value}: is of --model={LCAPSNET}, and does nothing to {self.model}.")
+            raise ConfigError(f"{arg('decay_rate')}={self.decay_rate}: must be above 0 and at most 1.")
+        stop = f"{arg('stop_at_error')}={self.stop_at_error}"
         if not 0 <= self.stop_at_error < 100:
-            raise ConfigError(f"--stop_at_error={self.stop_at_error}: must be a percentage, from 0 to below 100.")
+            raise ConfigError(f"{stop}: must be a percentage, from 0 to below 100.")
         if self.stop_at_error and self.dataset not in (self.eval_datasets or (self.dataset,)):
-            raise ConfigError(f"--stop_at_error={self.stop_at_error}: --eval_datasets must name {self.dataset}.")
+            raise ConfigError(f"{stop}: {arg('eval_datasets')} must name {self.dataset}.")
+        self._check_other_networks(("variant", "activity", "selection"))
+        with _as_config_error():
+            networks.from_config(self, classes=2)
         if self.image_size is not None:
             self.check_geometry(self.image_size)
 
+    def _check_value(self, name: str, choices: Sequence[str] | Mapping, minimum, maximum) -> None:
+        value = getattr(self, name)
+        if choices and value not in choices:
+            raise ConfigError(f"{arg(name)}={value}: must be one of {', '.join(choices)}.")
+        if minimum is not None and value is not None and value < minimum:
+            raise ConfigError(f"{arg(name)}={value}: must be at least {minimum}.")
+        if maximum is not None and value > maximum:
+            raise ConfigError(f"{arg(name)}={value}: must be at most {maximum}.")
+
+    def check_settings_are_used(self) -> None:
+        """Raises ConfigError for a setting of another network than the chosen one, which would do nothing."""
+        self._check_other_networks(dict.fromkeys(name for each in networks.NETWORKS.values() for name in each.settings))
+
+    def _check_other_networks(self, names: Iterable[str]) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if name not in networks.NETWORKS[self.model].settings and value != getattr(Config, name):
+                users = [model for model, network in networks.NETWORKS.items() if name in network.settings]
+                raise ConfigError(
+                    f"{arg(name)}={value}: does nothing to the network {self.model}; it is a setting of "
+                    f"{' and '.join(users)} ({arg('model')})."
+                )
+
     def check_geometry(self, image_size: int) -> None:
         """Raises ConfigError where kernels or K do not fit images of that size."""
-        if self.model == CNN:
-            return
-        try:
-            sizes = models.geometry(image_size, self.conv1_kernel, self.primary_kernel, self.capsule_types)
-            if self.model == LCAPSNET:
-                capsules.check_keep(self.k, sizes.capsules)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        with _as_config_error():
+            networks.from_config(self, classes=2).geometry(image_size)
 
     def resolved(self, image_size: int, max_shift: int) -> "Config":
         """The same settings with no default left open, given those of the data set.
 
+        Args:
+          image_size: Pixels along a side of the images.
+          max_shift: Pixels by which the data set's training images are meant to be shifted.
+
         Raises:
-          ConfigError: where the network does not fit the images.
+          ConfigError: The network does not fit the images.
         """
         config = dataclasses.replace(
             self,
             image_size=image_size,
             max_shift=max_shift if self.max_shift is None else self.max_shift,
-            shuffle=self.variant != models.RELEASED if self.shuffle is None else self.shuffle,
+            shuffle=self.variant != released.RELEASED if self.shuffle is None else self.shuffle,
             eval_datasets=self.eval_datasets or (self.dataset,),
         )
         config.check_geometry(image_size)
@@ -209,7 +242,7 @@ class Config:
         """The Config that ``to_json`` wrote; settings it does not know are refused.
 
         Raises:
-          ConfigError: naming settings of another version of this code.
+          ConfigError: There are settings of another version of this code; the message names them.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(settings) - names)
@@ -228,17 +261,27 @@ class Config:
             before, now = getattr(earlier, field.name), getattr(self, field.name)
             if not field.metadata["may_change"] and before != now:
                 raise ConfigError(
-                    f"--{field.name}={now}: the run in {workdir} was begun with {field.name}={before}, and to change "
-                    f"it would change what is computed. Keep {before}, or give another --workdir."
+                    f"{arg(field.name)}={now}: the run in {workdir} was begun with {field.name}={before}, and to "
+                    f"change it would change what is computed. Keep {before}, or give another {arg('workdir')}."
                 )
         if self.epochs < earlier.epochs:
             raise ConfigError(
-                f"--epochs={self.epochs}: the run in {workdir} is set to {earlier.epochs} epochs; they can only grow."
+                f"{arg('epochs')}={self.epochs}: the run in {workdir} is set to {earlier.epochs} epochs; "
+                "they can only grow."
             )
 
 
+@contextlib.contextmanager
+def _as_config_error() -> Iterator[None]:
+    """Turns what a network refuses into a ConfigError."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise ConfigError(error.marked) from None
+
+
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines one flag for each setting. For entry points alone: importing the library defines none."""
+    """Defines one flag for each setting. Only entry points call this: importing the library defines no flag."""
     hints = typing.get_type_hints(Config)
     for field in dataclasses.fields(Config):
         kinds = [
@@ -246,7 +289,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         ]
         help_, default = field.metadata["help"], typing.cast(typing.Any, field.default)
         if field.metadata["choices"]:
-            flags.DEFINE_enum(field.name, default, field.metadata["choices"], help_, flag_values=values)
+            flags.DEFINE_enum(field.name, default, list(field.metadata["choices"]), help_, flag_values=values)
         elif not kinds:
             flags.DEFINE_list(field.name, default, help_, flag_values=values)
         else:
@@ -263,7 +306,7 @@ def from_flags(values: flags.FlagValues) -> Config:
     """The Config of parsed flags.
 
     Raises:
-      ConfigError: see Config.
+      ConfigError: A setting cannot be run; see Config.
     """
     settings = {field.name: values[field.name].value for field in dataclasses.fields(Config)}
     settings["eval_datasets"] = tuple(settings["eval_datasets"] or ()) or None  # an empty list is none
@@ -274,18 +317,14 @@ def from_flagfile(path: str | pathlib.Path) -> Config:
     """The Config of a flagfile; its --workdir is left aside.
 
     Raises:
-      ConfigError: see Config; absl's flags.Error: for a flag that there is not.
+      ConfigError: A setting cannot be run; see Config.
+      absl.flags.Error: A line is no flag.
     """
     values = flags.FlagValues()
     define_flags(values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     values(values.read_flags_from_files(["", f"--flagfile={path}"]))
     return from_flags(values)
-
-
-CONFIG_FILE = "config.json"
-# Added to the name of a file while it is written.
-PARTIAL = ".partial"
 
 
 def write_config(workdir: pathlib.Path, config: Config, about: Mapping) -> None:
@@ -297,7 +336,7 @@ def read_config(workdir: pathlib.Path) -> tuple[Config, dict]:
     """The settings of a run, and what ``write_config`` wrote beside them.
 
     Raises:
-      ConfigError: where the folder holds no run, or that of another version.
+      ConfigError: The folder holds no run, or the run of another version.
     """
     path = pathlib.Path(workdir) / CONFIG_FILE
     try:
@@ -306,10 +345,3 @@ def read_config(workdir: pathlib.Path) -> tuple[Config, dict]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{workdir} is not a run of lcaps_jax: cannot read {path} ({error}).") from None
     return Config.from_json(settings), about
-
-
-def write_json(path: pathlib.Path, value, indent: int | None = 2) -> None:
-    """Writes a JSON file whole or not at all; in one line without an indent."""
-    partial = path.with_name(path.name + PARTIAL)
-    partial.write_text(json.dumps(value, indent=indent) + "\n")
-    partial.replace(path)

@@ -1,14 +1,15 @@
 """Strided convolution that trains fast on a CPU as well as on GPUs and TPUs.
 
-XLA's CPU backend has no fast gradient for a strided convolution with many channels: for the primary
-capsules of a capsule network it is some twenty-five times slower than it need be. There the convolution is
-computed in the frequency domain instead, where it is one batched matrix product between small exact
-transforms, so that autodiff, too, yields matrix products only. GPUs and TPUs use XLA's own convolution.
+XLA's CPU backend has no fast gradient of a strided convolution with many channels: for the primary capsules of a
+capsule network it is some twenty-five times slower than it need be. On a CPU this module therefore computes the
+convolution in the frequency domain. There it is one batched matrix product between small exact transforms, so that
+autodiff, too, yields matrix products only. GPUs and TPUs use XLA's own convolution.
 
 Axes: ``B`` images, ``H x W`` pixels, ``C`` input channels, ``O`` output channels, ``k`` kernel size,
 ``s`` stride, ``m`` outputs and ``n`` inputs of a tile along one axis, ``R`` real products per tile.
 """
 
+from collections.abc import Callable, Sequence
 import functools
 import math
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-METHODS = ("auto", "spectral", "direct")
+AUTO, SPECTRAL, DIRECT = METHODS = ("auto", "spectral", "direct")
 LAYOUTS = ("NHWC", "CHWN")
 
 # Below this many input channels a matrix product over image patches beats the transforms.
@@ -29,26 +30,8 @@ _MAX_TILE = 12
 
 
 def output_size(size: int, kernel: int, stride: int) -> int:
-    """Outputs along an axis of a VALID convolution; at most 0 where the kernel does not fit."""
+    """Number of outputs along an axis of a VALID convolution; at most 0 where the kernel does not fit."""
     return (size - kernel) // stride + 1
-
-
-def resolve_method(method: str) -> str:
-    """The method that ``strided_conv`` uses: ``"auto"`` is spectral on a CPU and direct elsewhere.
-
-    Raises:
-      ValueError: for an unknown method.
-    """
-    if method not in METHODS:
-        raise ValueError(f"strided_conv has the methods {', '.join(METHODS)}, got {method!r}.")
-    if method == "auto":
-        return "spectral" if jax.default_backend() == "cpu" else "direct"
-    return method
-
-
-def preferred_layout(method: str) -> str:
-    """The order of axes between two convolutions that costs no transposition, forward and backward."""
-    return "CHWN" if resolve_method(method) == "spectral" else "NHWC"
 
 
 def strided_conv(
@@ -62,23 +45,22 @@ def strided_conv(
     """VALID convolution (cross-correlation) of images with a square kernel.
 
     Args:
-      x: images or features, ``[B, H, W, C]`` in the layout NHWC, float32 or bfloat16.
-      kernel: ``[k, k, C, O]``, of the dtype of ``x``.
-      stride: 1 or 2.
-      method: ``"spectral"`` (exact transforms and one batched product; images of few channels, a product
-        over patches), ``"direct"`` (XLA's convolution), or ``"auto"``: spectral on a CPU, direct elsewhere.
-      layouts: order of the axes of ``x`` and of what is returned, each ``"NHWC"`` or ``"CHWN"``; see
-        ``preferred_layout``.
+      x: Images or features, ``[B, H, W, C]`` in the layout NHWC, float32 or bfloat16.
+      kernel: Kernel ``[k, k, C, O]``, of the dtype of ``x``.
+      stride: Stride along both axes, 1 or 2.
+      method: ``"spectral"`` (exact transforms and one batched product; images of few channels, a product over
+        patches), ``"direct"`` (XLA's convolution), or ``"auto"``, which is spectral where the program is lowered for a
+        CPU and direct elsewhere.
+      layouts: Order of the axes of ``x`` and of the result, each ``"NHWC"`` or ``"CHWN"``.
 
     Returns:
-      ``[B, (H-k)//stride+1, (W-k)//stride+1, O]`` in the layout NHWC, of the dtype of ``x``. On a CPU bfloat16 is
-      computed in float32 and rounded once, which is both faster and closer.
+      ``[B, (H-k)//stride+1, (W-k)//stride+1, O]`` in the layout NHWC, of the dtype of ``x``. The spectral method
+      computes bfloat16 in float32 and rounds once, which is both faster and closer.
 
     Raises:
-      ValueError: for shapes that do not fit each other, a stride other than 1 and 2, an unknown method or layout,
-        or an image smaller than the kernel.
+      ValueError: Shapes do not fit each other, the stride is neither 1 nor 2, the method or a layout is unknown, or an
+        image is smaller than the kernel.
     """
-    method = resolve_method(method)
     if not set(layouts) <= set(LAYOUTS):
         raise ValueError(f"strided_conv has the layouts {', '.join(LAYOUTS)}, got {layouts!r}.")
     if x.ndim != 4 or kernel.ndim != 4 or kernel.shape[0] != kernel.shape[1]:
@@ -94,7 +76,57 @@ def strided_conv(
         raise ValueError(f"strided_conv has strides 1 and 2, got {stride}.")
     if min(height, width) < kernel.shape[0]:
         raise ValueError(f"A {height}x{width} image is smaller than the {kernel.shape[0]}x{kernel.shape[0]} kernel.")
-    if method == "direct":
+    return _by_method(functools.partial(_strided_conv, stride=stride, layouts=layouts), method, x, kernel)
+
+
+def conv_stack(
+    x: jax.Array,
+    kernels: Sequence[jax.Array],
+    biases: Sequence[jax.Array],
+    *,
+    strides: Sequence[int],
+    padding: int = 0,
+    method: str = "auto",
+) -> jax.Array:
+    """Convolutions one after the other, each with its bias, and a ReLU between them.
+
+    Between two convolutions the features stay in the order of axes that costs the method no transposition, forward and
+    backward.
+
+    Args:
+      x: Images ``[B, H, W, C]``, float32 or bfloat16.
+      kernels: Kernel of each convolution, ``[k, k, C, O]``, of the dtype of ``x``.
+      biases: Bias of each convolution, ``[O]``, of the dtype of ``x``.
+      strides: Stride of each convolution, 1 or 2.
+      padding: Pixels of zeros that every convolution adds on each side.
+      method: See ``strided_conv``.
+
+    Returns:
+      ``[B, h, w, O]``, of the dtype of ``x``; no ReLU comes after the last convolution.
+
+    Raises:
+      ValueError: See ``strided_conv``.
+    """
+    stack = functools.partial(_conv_stack, strides=tuple(strides), padding=padding)
+    return _by_method(stack, method, x, tuple(kernels), tuple(biases))
+
+
+def _by_method(compute: Callable, method: str, *arrays) -> jax.Array:
+    """``compute(*arrays, method)`` for the method, which for "auto" is chosen when the program is lowered.
+
+    A program that is exported or compiled ahead of time for another platform so gets that platform's code, and one
+    that is lowered for a single platform holds no trace of the other's.
+    """
+    if method not in METHODS:
+        raise ValueError(f"strided_conv has the methods {', '.join(METHODS)}, got {method!r}.")
+    if method != AUTO:
+        return compute(*arrays, method=method)
+    spectral, direct = (functools.partial(compute, method=each) for each in (SPECTRAL, DIRECT))
+    return lax.platform_dependent(*arrays, cpu=spectral, default=direct)
+
+
+def _strided_conv(x: jax.Array, kernel: jax.Array, *, stride: int, layouts: tuple[str, str], method: str) -> jax.Array:
+    if method == DIRECT:
         return lax.conv_general_dilated(
             x,
             kernel,
@@ -103,9 +135,24 @@ def strided_conv(
             dimension_numbers=(layouts[0], "HWIO", layouts[1]),
             precision=lax.Precision.HIGHEST,
         )
+    channels = kernel.shape[2]
     convolve = _patches_conv if channels < _FEW_CHANNELS else _spectral_conv
     y = convolve(_reorder(x, layouts[0], "CHWN").astype(jnp.float32), kernel.astype(jnp.float32), stride)
     return _reorder(y.array, y.layout, layouts[1]).astype(x.dtype)
+
+
+def _conv_stack(x: jax.Array, kernels, biases, *, strides: tuple[int, ...], padding: int, method: str) -> jax.Array:
+    layout = "NHWC"
+    for layer, (kernel, bias, stride) in enumerate(zip(kernels, biases, strides, strict=True), start=1):
+        if layer > 1:
+            x = jax.nn.relu(x)
+        if padding:
+            x = jnp.pad(x, [(padding, padding) if axis in "HW" else (0, 0) for axis in layout])
+        after = "CHWN" if method == SPECTRAL and layer < len(kernels) else "NHWC"
+        x = strided_conv(x, kernel, stride=stride, method=method, layouts=(layout, after))
+        x += bias.reshape(-1, *(1,) * (x.ndim - 1 - after.index("C")))
+        layout = after
+    return x
 
 
 class _Ordered(NamedTuple):
@@ -175,9 +222,9 @@ def _analyse(x: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
     """A transform along the first axis, then, for each group of its frequencies, one along the second.
 
     Args:
-      x: ``[n_y, n_x, N]``.
-      rows: ``[groups, 2, n_y]``.
-      columns: ``[groups, R/groups, 2, n_x]``.
+      x: Values of a tile, ``[n_y, n_x, N]``.
+      rows: Transform along the first axis, ``[groups, 2, n_y]``.
+      columns: Transforms along the second axis, ``[groups, R/groups, 2, n_x]``.
 
     Returns:
       ``[R, N]``.
@@ -192,9 +239,9 @@ def _synthesise(y: jax.Array, columns: np.ndarray, rows: np.ndarray) -> jax.Arra
     """The way back from a product of spectra.
 
     Args:
-      y: ``[R, N]``.
-      columns: ``[groups, 2, m_x, R/groups]``.
-      rows: ``[m_y, groups, 2]``.
+      y: Product of two spectra, ``[R, N]``.
+      columns: Transforms along the second axis, ``[groups, 2, m_x, R/groups]``.
+      rows: Transform along the first axis, ``[m_y, groups, 2]``.
 
     Returns:
       ``[m_y, m_x, N]``.

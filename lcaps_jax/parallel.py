@@ -1,28 +1,32 @@
-"""Devices and processes: the one file that counts them, and the one that tunes the host's allocator for them.
+"""Devices and processes: the one file that counts them.
 
-State and data are replicated; only a call's batch indices are divided. Since JAX 0.10 ``pmap`` is jit of shard_map,
-so with ``in_axes=None`` and ``out_axes=None`` arrays carry no device axis, on one process and on many.
+State and data are replicated; only the batch indices of a call are divided. Since JAX 0.10 ``pmap`` is jit of
+shard_map, so with ``in_axes=None`` and ``out_axes=None`` arrays carry no device axis, on one process and on many.
 """
 
 from collections.abc import Callable, Sequence
-import ctypes
 import os
-import pathlib
 
 import jax
 from jax import lax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from lcaps_jax.errors import UserError, arg
+
 AXIS = "data"
+# Seconds that all processes wait for each other at the start, and after which a silent process is taken for dead.
+_CONNECT_SECONDS, _SILENCE_SECONDS = 120, 30
+# The share of a device's memory that data may take; the network and its step need the rest.
+_DATA_SHARE = 0.8
 
 
-class DeviceError(ValueError):
-    """What does not fit the devices at hand; the message names both."""
+class DeviceError(UserError, ValueError):
+    """Something does not fit the devices at hand; the message names both."""
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes logs, figures and JSON."""
+    """Whether this process is the one that writes logs, plots and JSON."""
     return jax.process_index() == 0
 
 
@@ -36,10 +40,10 @@ def pmap(function: Callable, *, donate_first: bool = False) -> Callable:
     """Maps ``function(state, data, batch)`` over all devices.
 
     Args:
-      function: takes replicated ``state`` and ``data`` and a device's share of ``batch``. What it returns must be
-        the same on all devices, which is not checked here (a test does it): reduce it with ``mean``, ``total`` or
+      function: Takes replicated ``state`` and ``data`` and a device's share of ``batch``. It must return the same on
+        all devices, which is not checked here (a test does it): reduce the results with ``mean``, ``total`` or
         ``gather``.
-      donate_first: whether ``state`` may be overwritten.
+      donate_first: Whether ``state`` may be overwritten.
 
     Returns:
       A function of state, data, and the local devices' batches with a leading device axis, as ``shard`` makes them.
@@ -49,7 +53,7 @@ def pmap(function: Callable, *, donate_first: bool = False) -> Callable:
 
 
 def mean(tree):
-    """Mean over the devices; inside ``pmap``. Of one device there is nothing to do, which XLA would do by copying."""
+    """Mean over the devices; inside ``pmap``. XLA would copy the arrays of a single device, so that one is spared."""
     return tree if lax.axis_size(AXIS) == 1 else lax.pmean(tree, AXIS)
 
 
@@ -64,13 +68,13 @@ def gather(x: jax.Array, axis: int) -> jax.Array:
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Raises DeviceError, naming the nearest that do, for a batch that does not divide among the devices."""
+    """Raises DeviceError for a batch that does not divide among the devices, and names the nearest sizes that do."""
     devices = jax.device_count()
     if batch_size % devices:
         lower, upper = batch_size // devices * devices, round_up(batch_size)
         near = f"{upper}" if not lower else f"{lower} or {upper}"
         raise DeviceError(
-            f"--batch_size={batch_size} does not divide among {devices} devices; the nearest that does: {near}."
+            f"{arg('batch_size')}={batch_size} does not divide among {devices} devices; the nearest that does: {near}."
         )
 
 
@@ -92,9 +96,9 @@ def _replicated(devices: Sequence[jax.Device]) -> jax.sharding.NamedSharding:
 
 
 def replicate(tree):
-    """Puts a copy of every array on every device, as ``pmap`` returns them, so that nothing compiles twice.
+    """Puts a copy of every array on every device of this process, as ``pmap`` returns them.
 
-    Of several processes each has the arrays on its own devices.
+    The placement is the same as that of the results of ``pmap``, so that nothing compiles twice.
     """
     return jax.device_put(tree, _replicated(jax.local_devices()))
 
@@ -141,97 +145,56 @@ def any_process(flag: bool) -> bool:
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when every process has come to the same call; ``name`` is for the message where one does not."""
+    """Returns when every process has come to the same call; where one does not, the message has ``name``."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
-def say(text: str) -> None:
-    """Prints a line, once for all processes."""
-    if is_main():
-        print(text, flush=True)
-
-
 def check_fits(nbytes: int, what: str) -> None:
-    """Raises DeviceError where so many bytes do not fit beside a network in each device's memory."""
+    """Raises DeviceError where so many bytes do not fit beside a network in the memory of each device."""
     for device in jax.local_devices():
         limit = (device.memory_stats() or {}).get("bytes_limit")
         if limit is None:  # a CPU: its devices share the machine's memory
             limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
-        if nbytes > 0.8 * limit:
+        if nbytes > _DATA_SHARE * limit:
             raise DeviceError(
                 f"{what} takes {nbytes / 2**30:.1f} GiB, which does not fit beside the network in the "
-                f"{limit / 2**30:.1f} GiB of {device.device_kind}: use a smaller --image_size or a smaller set."
+                f"{limit / 2**30:.1f} GiB of {device.device_kind}: use a smaller {arg('image_size')} or a smaller set."
             )
 
 
-def prepare() -> None:
-    """What an entry point does first of all."""
-    reuse_freed_memory()
-    _keep_compiled_programs()
+def connect(
+    coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Makes this process one of several that train together; after ``runtime.prepare``, before anything else.
 
-
-def connect(address: str | None = None, processes: int | None = None, process: int | None = None) -> None:
-    """Makes this process one of several that train together; after ``prepare``, before anything else.
+    All three arguments are given or none: on TPU pods, under Slurm and under Open MPI, JAX finds them out.
 
     Args:
-      address: ``HOST:PORT`` of process 0, to which all connect.
-      processes: how many.
-      process: which of them this is, from 0.
-
-    All three or none: on TPU pods, under Slurm and under Open MPI, JAX finds them out.
+      coordinator_address: ``HOST:PORT`` of process 0, to which all connect.
+      num_processes: How many processes there are.
+      process_id: Which of them this is, from 0.
 
     Raises:
-      DeviceError: for values that cannot be, and where the others do not come.
+      DeviceError: Values that cannot be, or the other processes do not come.
     """
-    given = [value is not None for value in (address, processes, process)]
+    names = tuple(map(arg, ("coordinator_address", "num_processes", "process_id")))
+    given = [value is not None for value in (coordinator_address, num_processes, process_id)]
     if any(given) and not all(given):
-        raise DeviceError("--coordinator_address, --num_processes and --process_id: give all three, or none of them.")
-    if processes is not None and not 0 <= process < processes:
-        raise DeviceError(f"--process_id={process}: must be 0 to {processes - 1}, one less than --num_processes.")
+        raise DeviceError(f"{names[0]}, {names[1]} and {names[2]}: give all three, or none of them.")
+    if num_processes is not None and not 0 <= process_id < num_processes:
+        raise DeviceError(f"{names[2]}={process_id}: must be 0 to {num_processes - 1}, one less than {names[1]}.")
     try:
         jax.distributed.initialize(
-            address,
-            processes,
-            process,
+            coordinator_address,
+            num_processes,
+            process_id,
             initialization_timeout=_CONNECT_SECONDS,
             heartbeat_timeout_seconds=_SILENCE_SECONDS,
             shutdown_timeout_seconds=_SILENCE_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
         raise DeviceError(
-            f"--distributed: the processes could not be brought together ({str(error).splitlines()[0]}). Outside TPU "
-            f"pods, Slurm and Open MPI give --coordinator_address=HOST:PORT, --num_processes and --process_id."
+            f"The processes could not be brought together ({str(error).splitlines()[0]}). Outside TPU pods, Slurm and "
+            f"Open MPI give {names[0]}=HOST:PORT, {names[1]} and {names[2]}."
         ) from None
-
-
-# For which all processes wait for each other at the start, and after which one that is silent is taken for dead.
-_CONNECT_SECONDS, _SILENCE_SECONDS = 120, 30
-
-
-def _keep_compiled_programs() -> None:
-    """Keeps compiled programs on disk between runs (in JAX_COMPILATION_CACHE_DIR where that is set)."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "lcaps_jax" / "programs"))
-
-
-# Parameters of glibc's mallopt (malloc.h).
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
-
-
-def reuse_freed_memory() -> None:
-    """Makes glibc keep freed memory, which makes work on large arrays faster; without glibc does nothing.
-
-    By default each large temporary array is mapped afresh from the kernel and unmapped after use, and the page faults
-    of touching it can take longer than the arithmetic on it. ``docs/performance.md`` has what it gives. To be called
-    before JAX looks for devices: the threads that it starts then keep the arenas that they have.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return  # not glibc
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, -1)
-    mallopt(_M_TOP_PAD, 2**28)
-    mallopt(_M_ARENA_MAX, 1)

@@ -12,7 +12,7 @@ import zipfile
 from flax import traverse_util
 import numpy as np
 
-from lcaps_jax import training
+from lcaps_jax import networks
 from lcaps_jax.config import Config, ConfigError
 from lcaps_jax.runs import Run
 
@@ -24,13 +24,13 @@ def load_pretrained(path: str | pathlib.Path = MNIST_SMALL) -> Run:
     """Loads a network from one file.
 
     Args:
-      path: of ``save``; by default the small network of this package (``configs/mnist_small.flags``).
+      path: File that ``save`` wrote; by default the small network of this package (``configs/mnist_small.flags``).
 
     Returns:
-      Run, with float32 parameters.
+      Run with float32 parameters.
 
     Raises:
-      config.ConfigError: for a file that is not of ``save``, or of another version.
+      config.ConfigError: The file is not one that ``save`` wrote, or it is of another version.
     """
     try:
         with np.load(path) as stored:
@@ -41,7 +41,7 @@ def load_pretrained(path: str | pathlib.Path = MNIST_SMALL) -> Run:
     config = Config.from_json(about["settings"])
     params = traverse_util.unflatten_dict({name: value.astype(np.float32) for name, value in arrays.items()}, sep="/")
     return Run(
-        model=training.make_model(config, len(about["class_names"])),
+        network=networks.from_config(config, len(about["class_names"])),
         params=params,
         config=config,
         class_names=tuple(about["class_names"]),
@@ -52,7 +52,7 @@ def load_pretrained(path: str | pathlib.Path = MNIST_SMALL) -> Run:
 
 
 def save(run: Run, path: str | pathlib.Path) -> None:
-    """Writes a network to one file, its parameters in half precision, and no path of this machine."""
+    """Writes a network to one file, with parameters in half precision and without any path of this machine."""
     about = {
         "settings": dataclasses.replace(run.config, data_dir=None).to_json(),
         "class_names": run.class_names,
@@ -63,5 +63,5 @@ def save(run: Run, path: str | pathlib.Path) -> None:
     params = traverse_util.flatten_dict(run.params, sep="/")
     arrays: Any = {name: np.asarray(value, np.float16) for name, value in params.items()}
     arrays[_ABOUT] = np.array(json.dumps(about))
-    with open(path, "wb") as file:  # by name NumPy would add an ending
+    with open(path, "wb") as file:  # because NumPy adds an ending to a name
         np.savez_compressed(file, **arrays)

@@ -1,6 +1,6 @@
 """Writes the network of a run to one file, which lcaps_jax.load_pretrained reads.
 
-python scripts/export.py --workdir=runs/mnist_small --output=lcaps_jax/mnist_small.npz
+python -m scripts.export --workdir=runs/mnist_small --output=lcaps_jax/mnist_small.npz
 """
 
 from absl import flags

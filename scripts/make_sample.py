@@ -1,6 +1,6 @@
-"""Makes lcaps_jax/sample.npz: 8,000 training and 2,000 test digits, drawn by a fixed seed from MNIST's two parts.
+"""Makes lcaps_jax/data/sample.npz: 8,000 training and 2,000 test digits, drawn by a fixed seed from MNIST's two parts.
 
-python scripts/make_sample.py --data_dir=FOLDER_OF_TENSORFLOW_DATASETS
+python -m scripts.make_sample --data_dir=FOLDER_OF_TENSORFLOW_DATASETS
 """
 
 from absl import app, flags
@@ -9,7 +9,7 @@ import numpy as np
 from lcaps_jax import data
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets.")
-_OUTPUT = flags.DEFINE_string("output", "lcaps_jax/sample.npz", "File to write.")
+_OUTPUT = flags.DEFINE_string("output", "lcaps_jax/data/sample.npz", "File to write.")
 _COUNTS = {"train": 8000, "test": 2000}
 
 

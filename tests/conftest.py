@@ -18,11 +18,11 @@ from absl import flags
 import filelock
 import pytest
 
-from lcaps_jax import parallel
+from lcaps_jax import runtime
 import workloads
 
 os.environ["XLA_FLAGS"] = workloads.xla_flags(devices=2)
-parallel.prepare()
+runtime.prepare()
 flags.FLAGS(["pytest"])  # chex's variants read flags
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import lcaps_jax
-from lcaps_jax.metrics import read_metrics
+from lcaps_jax.training import read_metrics
 import workloads
 
 

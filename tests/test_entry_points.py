@@ -11,9 +11,9 @@ from PIL import Image
 import pytest
 
 import lcaps_jax
-from lcaps_jax import config, data, runs
-from lcaps_jax.checkpoints import Checkpoints
-from lcaps_jax.metrics import read_metrics
+from lcaps_jax import commands, config, data, runs
+from lcaps_jax.training import read_metrics
+from lcaps_jax.training.checkpoints import Checkpoints
 import workloads
 
 
@@ -68,7 +68,7 @@ def test_load_run_gives_model_parameters_and_config(tiny_run, caplog):
     run = lcaps_jax.load_run(workdir)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert run.step == 160 and run.config.k == 5 and run.class_names == tuple("0123456789")
-    assert run.model.k == 5 and run.params["ladder"]["propagation_bias"].shape == (10, 5 * 4, 4)
+    assert run.network.k == 5 and run.params["ladder"]["propagation_bias"].shape == (10, 5 * 4, 4)
 
 
 def _same_parameters(one, other):
@@ -148,18 +148,18 @@ def test_refusals_are_one_line(tmp_path, settings, message):
     "settings, message",
     [
         ({"k": 73}, "k=73 of n=72 capsules: k must be between 1 and 72"),
-        ({"batch_size": 9000}, "--batch_size=9000: there are 8000 training images"),
+        ({"batch_size": 9000}, "batch_size=9000: there are 8000 training images"),
         ({"image_size": 12}, "too small for kernels of 9x9 and 9x9: image_size must be at least 17"),
-        ({"validation_size": 8000}, "--validation_size=8000: the training part has 8000 images, so at most 7999"),
-        ({"stop_at_error": 100.0}, "--stop_at_error=100.0: must be a percentage, from 0 to below 100"),
-        ({"stop_at_error": 1.0, "eval_datasets": ("mnist",)}, "--stop_at_error=1.0: --eval_datasets must name sample"),
-        ({"variant": "released", "activity": "length"}, "--activity=length: is an ablation of --variant=paper"),
-        ({"dataset": "folder"}, "give the folder that holds train/CLASS/FILE as --data_dir"),
+        ({"validation_size": 8000}, "validation_size=8000: the training part has 8000 images, so at most 7999"),
+        ({"stop_at_error": 100.0}, "stop_at_error=100.0: must be a percentage, from 0 to below 100"),
+        ({"stop_at_error": 1.0, "eval_datasets": ("mnist",)}, "stop_at_error=1.0: eval_datasets must name sample"),
+        ({"variant": "released", "activity": "length"}, "activity=length: is an ablation of variant=paper"),
+        ({"dataset": "folder"}, "needs the folder that holds train/CLASS/FILE: give it as data_dir"),
     ],
 )
 def test_refusals_come_before_any_work(tmp_path, settings, message):
     with pytest.raises((config.ConfigError, data.DataError), match=re.escape(message)):
-        runs.train(config.Config(**{**workloads.TINY, **settings}), tmp_path / "run")
+        commands.train(config.Config(**{**workloads.TINY, **settings}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -168,14 +168,14 @@ def test_stop_at_error_ends_a_run_and_without_it_the_run_goes_on(tmp_path, monke
     settings = {"epochs": 2, "stop_at_error": 99.5, "placement": "fixed", "max_shift": 1}
 
     def train(**changed):
-        runs.train(config.Config(**{**workloads.TINY, **settings, **changed}), workdir)
+        commands.train(config.Config(**{**workloads.TINY, **settings, **changed}), workdir)
         return capsys.readouterr().out
 
     def stopped(*arguments):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(runs, "_draw_examples", stopped)
+        patched.setattr(runs, "add_results", stopped)
         train()
     assert not (workdir / "results.json").exists()  # the run is not finished, and its pictures are drawn after all:
     assert "after 80 steps" in train() and (workdir / "figures" / "capsules_sample.png").exists()

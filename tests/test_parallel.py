@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcaps_jax import parallel, training
+from lcaps_jax import networks, parallel, training
 from lcaps_jax.parallel import DeviceError
 import workloads
 
@@ -20,7 +20,7 @@ np.savez(sys.argv[1], **test_parallel.train_and_evaluate())
 def train_and_evaluate():
     """Three steps with random shifts and an evaluation, on whatever devices there are: named arrays."""
     config = workloads.tiny_config(max_shift=2, batch_size=20)
-    model = training.make_model(config, 10)
+    model = networks.from_config(config, 10)
     optimizer = training.make_optimizer(config)
     split = workloads.random_split(60)
     train_data = parallel.replicate(training.TrainData(split.images, split.labels, jax.random.key(1)))
@@ -78,7 +78,7 @@ def test_shard_gives_each_device_its_columns():
 
 @pytest.mark.parametrize("batch, nearest", [(101, "100 or 102"), (1, "nearest that does: 2")])
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest(batch, nearest):
-    with pytest.raises(DeviceError, match=rf"--batch_size={batch} .*2 devices.*{nearest}"):
+    with pytest.raises(DeviceError, match=rf"batch_size={batch} .*2 devices.*{nearest}"):
         parallel.check_batch_size(batch)
     parallel.check_batch_size(100)
 

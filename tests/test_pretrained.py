@@ -10,7 +10,7 @@ import pytest
 import lcaps_jax
 from lcaps_jax import data, pretrained, training
 from lcaps_jax.config import ConfigError
-from lcaps_jax.metrics import wilson_interval
+from lcaps_jax.training import wilson_interval
 
 
 def test_the_shipped_network_is_small_and_as_good_as_it_says():
@@ -18,7 +18,7 @@ def test_the_shipped_network_is_small_and_as_good_as_it_says():
     run = lcaps_jax.load_pretrained()
     assert run.results["mnist"]["count"] == 10_000 and run.config.dataset == "mnist"
     sample = data.load("sample").test  # of MNIST's test part
-    evaluation = training.evaluate(training.make_eval_steps(run.model), run.params, training.on_devices(sample), 100)
+    evaluation = training.evaluate(training.make_eval_steps(run.network), run.params, training.on_devices(sample), 100)
     low, high = wilson_interval(evaluation.errors, evaluation.count, level=0.999)
     assert low <= run.results["mnist"]["error"] <= high
 

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcaps_jax import capsules, data
-from lcaps_jax.metrics import wilson_interval
+from lcaps_jax import capsules, routing
+from lcaps_jax.data import augment, resize
+from lcaps_jax.training import wilson_interval
 import slow
 
 # Compiling a new shape takes longer than the default deadline.
@@ -24,8 +25,8 @@ _squash, _length, _prune = (
     jax.jit(capsules.prune, static_argnums=2),
 )
 _squash_gradient = jax.jit(jax.grad(lambda t: capsules.squash(t).sum()))
-_route, _agreement = jax.jit(capsules.route, static_argnums=1), jax.jit(capsules.agreement)
-_shift = jax.jit(data.shift, static_argnums=2)
+_route, _agreement = jax.jit(routing.route, static_argnums=1), jax.jit(capsules.agreement)
+_shift = jax.jit(augment.shift, static_argnums=2)
 _VECTORS = hnp.arrays(np.float32, (_N, _DIM), elements=_FINITE)
 
 
@@ -95,7 +96,7 @@ def test_shift_moves_every_pixel_that_stays(images, down, right):
 @given(hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=30), st.integers(1, 30), st.sampled_from([1, 3]))
 def test_fit_size_gives_that_size_and_keeps_what_fits(shape, size, channels):
     images = np.full((2, *shape, channels), 200, np.uint8)
-    fitted = data.fit_size(images, size)
+    fitted = resize.fit_size(images, size)
     assert fitted.shape == (2, size, size, channels) and fitted.dtype == np.uint8
     if max(shape) <= size:
         assert fitted.sum() == images.sum()

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lcaps_jax import data, runs, training
+from lcaps_jax import commands, data, runs
 from lcaps_jax.config import ConfigError, read_config
 from lcaps_jax.training import Evaluation
 import workloads
@@ -18,27 +18,27 @@ def test_results_without_checkpoints_are_not_written_over(tiny_run, tmp_path):
     shutil.rmtree(run / "checkpoints")
     log = (run / "metrics.jsonl").read_text()
     config, _ = read_config(run)
-    with pytest.raises(ConfigError, match=f"--workdir={run} holds .* whose checkpoints are gone"):
-        runs.train(dataclasses.replace(config, epochs=config.epochs + 1), run)
+    with pytest.raises(ConfigError, match=f"workdir={run} holds .* whose checkpoints are gone"):
+        commands.train(dataclasses.replace(config, epochs=config.epochs + 1), run)
     assert (run / "metrics.jsonl").read_text() == log
     # With results of its first epoch alone it was killed, and begins anew: past this check, to the next.
     results = json.loads((run / "results.json").read_text())
     (run / "results.json").write_text(json.dumps({name: entry | {"step": 80} for name, entry in results.items()}))
-    with pytest.raises(data.DataError, match="no_such_set"):
-        runs.train(dataclasses.replace(config, eval_datasets=("no_such_set",)), run)
+    with pytest.raises(data.DataError, match="eval_datasets=no_such_set"):
+        commands.train(dataclasses.replace(config, eval_datasets=("no_such_set",)), run)
 
 
 def test_every_archived_run_can_be_read_and_begun_from(tmp_path):
     """Those of earlier versions hold less of how they were begun."""
     source = data.Source(workloads.random_split(10), workloads.random_split(10), tuple("0123456789"), 28)
     for folder in (workloads.REPOSITORY / "docs" / "results").iterdir():
-        assert runs._about(folder, source, 10)["sessions"][-1]["devices"]
+        assert runs.describe(folder, source, 10)["sessions"][-1]["devices"]
 
 
 def test_table_by_class():
     confusion = np.array([[8, 2, 0], [0, 10, 0], [0, 0, 0]])
     evaluation = Evaluation(20, 0.1, confusion, np.ones(3), np.ones(3), np.zeros(20, int), np.zeros(20))
-    assert runs.format_table(evaluation, ("ant", "bee", "caterpillar")).splitlines() == [
+    assert commands.format_table(evaluation, ("ant", "bee", "caterpillar")).splitlines() == [
         "class        images  errors  error %  most often taken for",
         "ant              10       2    20.00  bee (2)",
         "bee              10       0     0.00",
@@ -49,7 +49,7 @@ def test_table_by_class():
 
 def test_result_in_words():
     result = {"error": 0.5, "count": 10000, "ci95": [0.3795, 0.6586], "step": 6000}
-    assert runs.format_result(result) == "error 0.50 % of 10000 images (95 % interval 0.38 to 0.66 %)"
+    assert commands.format_result(result) == "error 0.50 % of 10000 images (95 % interval 0.38 to 0.66 %)"
 
 
 def test_figures_of_a_later_step_stay(tmp_path):
@@ -57,32 +57,29 @@ def test_figures_of_a_later_step_stay(tmp_path):
     evaluation = Evaluation(20, 0.1, 10 * np.eye(2, dtype=int), None, None, np.zeros(20, int), np.zeros(20))
     splits = {"made": workloads.random_split(20)}
     for step, kept in ((80, 80), (160, 160), (80, 160)):
-        runs._add_results(tmp_path, workloads.tiny_config(), {"made": evaluation}, splits, step)
+        runs.add_results(tmp_path, workloads.tiny_config(), {"made": evaluation}, splits, step)
         assert runs.read_results(tmp_path)["made"]["step"] == kept
     # Training that is at an earlier step has lost the network of the later one.
-    runs._add_results(tmp_path, workloads.tiny_config(), {"other": evaluation}, {"other": splits["made"]}, 80, False)
+    runs.add_results(tmp_path, workloads.tiny_config(), {"other": evaluation}, {"other": splits["made"]}, 80, False)
     assert list(runs.read_results(tmp_path)) == ["other"]
 
 
 def test_an_evaluation_that_training_has_overtaken_changes_nothing(tmp_path, capsys):
-    settings = workloads.tiny_config()
-    model = training.make_model(settings, 10)
-    params = training.compute_once(lambda: training.init_params(model, settings, 1))
     results = {"sample": {"error": 5.0, "count": 2000, "ci95": [4.0, 6.0], "step": 160}}
     (tmp_path / "results.json").write_text(json.dumps(results))
-    run = runs.Run(model, params, settings, tuple("0123456789"), 1, 80)
-    assert runs.evaluate_run(run, ["sample"], tmp_path)["sample"].count == 2000
+    run = workloads.untrained_run(step=80)
+    assert commands.evaluate_run(run, ["sample"], tmp_path)["sample"].count == 2000
     assert runs.read_results(tmp_path) == results
     assert not list(tmp_path.glob("figures/*sample*"))
-    assert f"sample: {tmp_path} has figures of step 160 by now; they stay." in capsys.readouterr().out
+    assert f"sample: {tmp_path} has results of step 160 by now; they stay." in capsys.readouterr().out
 
 
 def test_a_test_set_that_does_not_fit_the_network_is_refused():
     config = workloads.tiny_config()
-    assert len(runs.load_test("sample", config, list("0123456789"), 1)) == 2000
+    assert len(commands.load_test("sample", config, list("0123456789"), 1)) == 2000
     with pytest.raises(
         data.DataError, match=r"sample, for a network of 3 classes, has the label \d: labels must be 0 to 2"
     ):
-        runs.load_test("sample", config, list("abc"), 1)
+        commands.load_test("sample", config, list("abc"), 1)
     with pytest.raises(data.DataError, match=r"images of 1 channel\(s\); the network's have 3"):
-        runs.load_test("sample", config, list("0123456789"), 3)
+        commands.load_test("sample", config, list("0123456789"), 3)

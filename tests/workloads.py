@@ -1,5 +1,6 @@
-"""A network small enough to train in seconds, and the entry points run on it as a user runs them."""
+"""A network small enough to train in seconds, and the entry points run on it as somebody would run them."""
 
+from collections.abc import Sequence
 import pathlib
 import signal
 import subprocess
@@ -8,8 +9,11 @@ import time
 
 import numpy as np
 
+from lcaps_jax import networks
 from lcaps_jax.config import Config
 from lcaps_jax.data import Split
+from lcaps_jax.runs import Run
+from lcaps_jax.training import compute_once, init_params
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
@@ -34,6 +38,14 @@ def xla_flags(devices: int) -> str:
 def tiny_config(**settings) -> Config:
     """Settings of the tiny network on the bundled sample, resolved."""
     return Config(**{**TINY, **settings}).resolved(28, 0)
+
+
+def untrained_run(class_names: Sequence[str] = "0123456789", step: int = 0, **settings) -> Run:
+    """The tiny network as it is before its first step."""
+    config = tiny_config(**settings)
+    network = networks.from_config(config, len(class_names))
+    params = compute_once(lambda: init_params(network, config, 1))
+    return Run(network, params, config, tuple(class_names), 1, step)
 
 
 def random_split(count: int, classes: int = 10, size: int = 28, channels: int = 1, seed: int = 0) -> Split:

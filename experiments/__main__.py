@@ -1,0 +1,64 @@
+"""The paper's tables and figures, and what belongs beside them, by one command each.
+
+    python -m experiments table2 --workdir=runs/paper
+
+Run from the repository, because the settings of every run are the flagfiles in ``configs/``. What has been trained is
+not trained again, and what was interrupted goes on. ``--notrain`` shows what there is so far; ``--quick`` tries a run
+of each kind with small networks, in minutes. What the figures need of a network is kept as text beside its results:
+``--workdir=docs/results --notrain`` shows the tables of the runs that this repository tells of.
+"""
+
+from collections.abc import Callable, Sequence
+import pathlib
+
+from absl import flags
+
+from experiments import ablations, figure1, figure4, kept, robustness, table2, table3
+from experiments.plan import Plan
+from lcaps_jax import cli
+from lcaps_jax.config import ConfigError
+
+_EXPERIMENTS: dict[str, Callable[[Plan], None]] = {
+    "table2": table2.run,
+    "table3": table3.run,
+    "figure1": figure1.run,
+    "figure4": figure4.run,
+    "kept": kept.run,
+    "robustness": robustness.run,
+    "ablations": ablations.run,
+}
+
+
+def run(names: Sequence[str], plan: Plan) -> None:
+    """Runs the named experiments, or ``all`` of them.
+
+    Raises:
+      ConfigError: A name is none of theirs.
+    """
+    unknown = [name for name in names if name not in (*_EXPERIMENTS, "all")]
+    if unknown or not names:
+        raise ConfigError(
+            f"Name one or more of {', '.join(_EXPERIMENTS)}, all" + (f"; got {', '.join(unknown)}." if unknown else ".")
+        )
+    for name in _EXPERIMENTS if "all" in names else names:
+        _EXPERIMENTS[name](plan)
+
+
+def main() -> None:
+    """The command line."""
+    workdir = flags.DEFINE_string(
+        "workdir", None, "Folder of the experiments and their runs. Default: runs/paper or, for --quick, runs/quick."
+    )
+    quick = flags.DEFINE_boolean("quick", False, "Small networks, an epoch each: minutes, and figures that say little.")
+    train = flags.DEFINE_boolean("train", True, "Train what has not been; --notrain shows what there is.")
+    data_dir = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets; default: their own.")
+
+    def parsed(argv):
+        folder = workdir.value or ("runs/quick" if quick.value else "runs/paper")
+        run(argv[1:], Plan(pathlib.Path(folder), quick.value, data_dir.value, train.value))
+
+    cli.run(parsed, positional=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What each part of a network is worth: one thing changed at a time, of a network trained on expanded MNIST."""
+
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+from typing import Any
+
+from experiments.output import interval, parameters, write_table
+from experiments.plan import CLASSES, Plan, image_size
+from lcaps_jax import networks, runs
+from lcaps_jax.config import FIXED, Config
+from lcaps_jax.data import affnist, expanded_mnist
+from lcaps_jax.networks import ladder, released
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """What is left out or changed of a network trained on expanded MNIST.
+
+    Attributes:
+      row: Name of the row, as printed.
+      changed: Settings that are changed; ``{"k": None}`` keeps every capsule.
+      quick: Whether ``--quick`` trains it too. It leaves out the released graph's choices one at a time.
+      base: Flagfile of the network that is changed, in ``configs/`` without its ending.
+    """
+
+    row: str
+    changed: dict[str, Any]
+    quick: bool = True
+    base: str = "ablation"
+
+
+def _one_choice(row: str, choice: str) -> Ablation:
+    return Ablation(f"of the released graph {row}", {"variant": f"{released.PAPER}+{choice}"}, quick=False)
+
+
+_ROUTING = {"model": "capsnet", "decoder": False}
+_TWICE = {"epochs": 12, "decay_steps": 1000}  # as many halvings of the learning rate as in six epochs
+_FULL_SIZE: dict[str, Any] = {"quick": False, "base": "affnist_9x9_k70"}
+_HALF = {"epochs": 5, "decay_steps": 600}  # of the schedule of Table 2; the narrow CNN's
+# By the names of their runs' folders. affNIST's digits lie up to 19 pixels from the middle, expanded MNIST's up to 6.
+ABLATIONS = {
+    "whole": Ablation("the whole network", {}),
+    "shift10": Ablation("training digits up to 10 pixels from the middle, not 6", {"max_shift": 10}),
+    "capsnet": Ablation("routing (r=3, no decoder) for pruning and ladder", _ROUTING),
+    "capsnet_shift10": Ablation("routing, and training digits up to 10 pixels", _ROUTING | {"max_shift": 10}),
+    "no_ladder": Ablation("no ladder: activity is the length of the pose", {"activity": ladder.LENGTH}),
+    "no_pruning": Ablation("no pruning: K = n", {"k": None}),
+    "two_types": Ablation("two types of capsules, not 16", {"capsule_types": 2}, quick=False),
+    "capsnet_two_types": Ablation("routing, and two types of capsules", _ROUTING | {"capsule_types": 2}, quick=False),
+    "random": Ablation("random capsules kept", {"selection": ladder.RANDOM}),
+    "placed_once": Ablation("training digits placed once, not anew", {"placement": FIXED}),
+    "released": Ablation("the released graph's choices, but shuffled", {"variant": released.RELEASED, "shuffle": True}),
+    "rectified": _one_choice("the ReLU before the squash", released.RECTIFIED),
+    "widths": _one_choice("the widths of the class networks", released.WIDTHS),
+    "biases": _one_choice("the class networks' initial biases", released.BIASES),
+    "unit": _one_choice("the regression from the direction of the pose", released.UNIT),
+    "distance": _one_choice("the distance, not squared", released.DISTANCE),
+    "loss": _one_choice("the loss, and 1 - error as activity", released.LOSS),
+    "code_loss": _one_choice("the code loss", released.CODE_LOSS),
+    "half_rate": Ablation("half the learning rate", {"learning_rate": 1e-3}, quick=False),
+    "longer": Ablation("twice as many epochs, the decay as much slower", _TWICE, quick=False),
+    "capsnet_longer": Ablation("routing, and twice as many epochs", _ROUTING | _TWICE, quick=False),
+    "capsnet_full_size": Ablation(
+        "routing at full size (r=3, with decoder), half its schedule", _HALF, quick=False, base="affnist_capsnet"
+    ),
+    "full_size": Ablation("full size (9x9, K=70), half its schedule", _HALF, **_FULL_SIZE),
+    "full_size_shift10": Ablation(
+        "full size, half its schedule, and training digits up to 10 pixels", _HALF | {"max_shift": 10}, **_FULL_SIZE
+    ),
+}
+
+# Names of those that other experiments show beside the networks of Table 2: CapsNet and the ladder at full size by half
+# the schedule, the CNN's, and with other training digits; the longest trained narrow networks that differ in nothing
+# but the layers; and the one that keeps capsules of the most types.
+_SHOWN = {
+    "capsnet_full_size": "CapsNet, 5 epochs",
+    "full_size": "L-CapsNet 9x9, 5 epochs",
+    "full_size_shift10": "L-CapsNet 9x9, 5 epochs, 10 pixels",
+    "longer": "narrow L-CapsNet",
+    "capsnet_longer": "narrow CapsNet",
+    "code_loss": "narrow L-CapsNet, released code loss",
+}
+
+
+def run(plan: Plan) -> None:
+    """Trains networks, most of them narrow, with one thing changed at a time; prints their errors on affNIST."""
+    rows = []
+    for name, config in settings(plan).items():
+        if plan.quick and not ABLATIONS[name].quick:
+            continue
+        folder = _folder(plan, name)
+        results = runs.read_results(folder) if plan.finish(config, folder) else {}
+        rows.append({"network": ABLATIONS[name].row, "parameters": parameters(config), "epochs": config.epochs})
+        for test in (expanded_mnist.NAME, affnist.NAME):
+            column = f"{test}, % (95 % interval)"
+            rows[-1][column] = f"{results[test]['error']:.2f} ({interval(results[test])})" if results else ""
+    write_table(plan.workdir, "ablations", rows)
+
+
+def settings(plan: Plan) -> dict[str, Config]:
+    """Settings of each ablation of a network on expanded MNIST, by its name."""
+    changed = {}
+    for name, ablation in ABLATIONS.items():
+        base = plan.settings_of(ablation.base, seed=0)
+        every = networks.from_config(base, CLASSES).geometry(image_size(base)).capsules
+        filled: dict[str, Any] = {key: every if value is None else value for key, value in ablation.changed.items()}
+        changed[name] = dataclasses.replace(base, **filled)
+    return changed
+
+
+def finished(plan: Plan, names: Sequence[str]) -> dict[str, list[pathlib.Path]]:
+    """Folders of the ablations that are finished, by the names they are shown by; the others are not trained now."""
+    configs = settings(plan)
+    return {
+        _SHOWN[name]: [_folder(plan, name)] for name in names if plan.is_finished(configs[name], _folder(plan, name))
+    }
+
+
+def _folder(plan: Plan, name: str) -> pathlib.Path:
+    return plan.workdir / f"ablation_{name}"

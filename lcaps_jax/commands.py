@@ -1,0 +1,226 @@
+"""What train.py and eval.py do: train a run in its folder, and evaluate one."""
+
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import pathlib
+
+from lcaps_jax import data, networks, parallel, runs
+from lcaps_jax.config import CONFIG_FILE, FIXED, Config, ConfigError, read_config, write_config
+from lcaps_jax.data import folder
+from lcaps_jax.data.augment import place
+from lcaps_jax.errors import arg, renamed
+from lcaps_jax.runs import Run
+from lcaps_jax.runtime import say
+from lcaps_jax.training import LAST, Evaluation, evaluate, fit, make_eval_steps, on_devices, plan_of
+from lcaps_jax.views import plots
+
+
+def train(config: Config, workdir: str | pathlib.Path) -> None:
+    """Trains a network as the settings say, in ``workdir``; continues a run that stands there already.
+
+    Raises:
+      ConfigError: The settings cannot be run or do not continue the run; or the folder holds something else, or
+        another process is training in it.
+      data.DataError, parallel.DeviceError: The data or the batches cannot be used.
+      training.Stopped, training.DivergenceError, training.CheckpointError: See ``training.fit``.
+    """
+    workdir = pathlib.Path(workdir)
+    parallel.check_batch_size(config.batch_size)
+    config, finished = _continued(config, workdir)
+    if finished:
+        say(f"{workdir} is finished: {_end_of(config)}")
+        return
+
+    with renamed(name="dataset"):
+        source = data.load(config.dataset, config.data_dir, config.image_size)
+    config = config.resolved(source.image_size, source.max_shift)
+    train_split, validation = _training_parts(config, source)
+    if (workdir / CONFIG_FILE).exists():
+        runs.check_same_data(workdir, source, len(train_split))
+    if config.placement == FIXED:
+        train_split = data.Split(place(train_split.images, config.max_shift, config.seed), train_split.labels)
+    plan_of(config, len(train_split))  # refuses a batch larger than the set
+    network = networks.from_config(config, len(source.class_names))
+    tests = {
+        name: source.test if name == config.dataset else load_test(name, config, source.class_names, source.channels)
+        for name in config.eval_datasets
+    }
+    _check_fits([train_split, *([validation] if validation else []), *tests.values()])
+
+    with runs.alone(workdir):
+        if parallel.is_main():
+            write_config(workdir, config, runs.describe(workdir, source, len(train_split)))
+
+        def on_epoch(evaluations, state, step):
+            for measured in (workdir / runs.MEASURED).glob("*.json"):  # measured of the network as it was
+                measured.unlink()
+            run = Run(network, state.params, config, source.class_names, source.channels, step)
+            plots.write_all(run, workdir, evaluations, tests)
+            # Results come last, because a run that has them is finished. Those of later steps are of a lost network.
+            runs.add_results(workdir, config, evaluations, tests, step, later_too=False)
+
+        fitted = fit(config, network, train_split, validation, tests, workdir, on_epoch)
+    for name, evaluation in fitted.evaluations.items():
+        result = format_result(evaluation.result(fitted.steps))
+        say(f"{name}: {result} after {fitted.steps} steps, {fitted.seconds / 60:.1f} minutes")
+    say(f"Everything is in {workdir}; pictures in {workdir / plots.FOLDER}.")
+
+
+def _continued(config: Config, workdir: pathlib.Path) -> tuple[Config, bool]:
+    """The settings with those of the run in the folder filled in, and whether that run is finished."""
+    if not (workdir / CONFIG_FILE).exists():
+        if workdir.exists() and not runs.is_empty(workdir):
+            raise ConfigError(
+                f"{arg('workdir')}={workdir} holds something else and no run; give a new or an empty folder."
+            )
+        config.check_settings_are_used()
+        return config, False
+    earlier, _ = read_config(workdir)
+    config = config.with_defaults_of(earlier)
+    if runs.is_finished(config, workdir):
+        return config, True
+    # A run that was killed in its first epochs may have results and no checkpoint yet: that one begins anew.
+    if runs.is_finished(earlier, workdir, archived=True) and not runs.is_finished(earlier, workdir):
+        raise ConfigError(
+            f"{arg('workdir')}={workdir} holds the log and the results of a finished run whose checkpoints are gone: "
+            f"it cannot go on, and training would write over them. Give another {arg('workdir')}."
+        )
+    return config, False
+
+
+def _end_of(config: Config) -> str:
+    """Why a finished run is finished, in words."""
+    if not config.stop_at_error:
+        return f"{config.epochs} epochs. A larger --epochs continues it."
+    return (
+        f"{config.epochs} epochs, or an error of at most {config.stop_at_error} %. Without --stop_at_error it goes on."
+    )
+
+
+def _training_parts(config: Config, source: data.Source) -> tuple[data.Split, data.Split | None]:
+    """The images to train on, and those held out for validation."""
+    train_split, validation = source.train, None
+    if config.validation_size:
+        train_split, validation = data.hold_out(source.train, config.validation_size, config.seed)
+        # Placed as the set's own test images are, because checkpoints are to be chosen for those.
+        validation = data.Split(place(validation.images, source.max_shift), validation.labels)
+    if config.train_size:
+        train_split = data.draw(train_split, config.train_size, config.seed)
+    return train_split, validation
+
+
+def _check_fits(splits: Iterable[data.TestSet]) -> None:
+    parallel.check_fits(sum(split.nbytes for split in splits), "The data")
+
+
+def load_test(name: str, config: Config, class_names: Sequence[str], channels: int) -> data.TestSet:
+    """The test part of a set, at the size of the run's images.
+
+    Raises:
+      data.DataError: The set cannot be had, or its labels or channels are not the network's.
+    """
+    with renamed(name="eval_datasets"):
+        split = data.load_test(name, config.data_dir, config.image_size, config.affnist_variants, class_names)
+    data.check_split(split, len(class_names), f"{name}, for a network of {len(class_names)} classes,")
+    if split.channels != channels:
+        raise data.DataError(f"{name} has images of {split.channels} channel(s); the network's have {channels}.")
+    return split
+
+
+def evaluate_run(
+    run: Run,
+    names: Sequence[str],
+    workdir: pathlib.Path,
+    *,
+    batch_size: int | None = None,
+    data_dir: str | None = None,
+    affnist_variants: int | None = None,
+) -> dict[str, Evaluation]:
+    """Evaluates a run on test sets, prints the metrics, adds them to its ``results.json`` and draws the plots.
+
+    Where training has gone on meanwhile, the results and plots of the later step stay. The results of a best checkpoint
+    stand beside those of the last, as ``"NAME (best)"``, and those of another folder of images than the run's own as
+    ``"folder of DIR"``.
+
+    Args:
+      run: Run to evaluate.
+      names: Names of the test sets.
+      workdir: Folder of the run.
+      batch_size: Images of a step, over all devices; None for the run's own, made to divide among them.
+      data_dir: Folder of prepared TFDS sets; None for the run's own.
+      affnist_variants: Variants of each digit; None for the run's own.
+
+    Returns:
+      Evaluations by name.
+
+    Raises:
+      data.DataError: A set cannot be had, or its labels or channels are not the network's.
+      parallel.DeviceError: The batch does not divide among the devices, or the data are too large for one.
+    """
+    batch_size = batch_size or parallel.round_up(run.config.batch_size)
+    parallel.check_batch_size(batch_size)
+    config = dataclasses.replace(
+        run.config,
+        data_dir=data_dir or run.config.data_dir,
+        affnist_variants=affnist_variants or run.config.affnist_variants,
+    )
+    splits = {_entry_of(name, run, data_dir): load_test(name, config, run.class_names, run.channels) for name in names}
+    _check_fits(splits.values())
+    eval_steps = make_eval_steps(run.network)
+    evaluations = {
+        name: evaluate(eval_steps, run.params, on_devices(split), batch_size, split.about.get("variants", 1))
+        for name, split in splits.items()
+    }
+    for name, evaluation in evaluations.items():  # before anything is written, which a full disk can prevent
+        say(f"{name}: {format_result(evaluation.result(run.step))}, {run.checkpoint} checkpoint, step {run.step}")
+        say(format_table(evaluation, run.class_names))
+    if parallel.is_main():
+        _add_evaluations(run, workdir, evaluations, splits)
+    return evaluations
+
+
+def _add_evaluations(
+    run: Run, workdir: pathlib.Path, evaluations: Mapping[str, Evaluation], splits: Mapping[str, data.TestSet]
+) -> None:
+    """Adds evaluations to the run's results and plots, except where those of a later step stand there."""
+    stored = runs.read_results(workdir)
+    older = [name for name in evaluations if name in stored and stored[name]["step"] > run.step]
+    for name in older:
+        say(f"{name}: {workdir} has results of step {stored[name]['step']} by now; they stay.")
+    added = {name: evaluation for name, evaluation in evaluations.items() if name not in older}
+    shown = {name: splits[name] for name in added}
+    plots.write_all(run, workdir, added, shown)
+    runs.add_results(workdir, run.config, added, shown, run.step)
+
+
+def _entry_of(name: str, run: Run, data_dir: str | None) -> str:
+    """The entry of a set in ``results.json``; other images than the run's own do not take the place of those."""
+    own = run.config.data_dir
+    if (
+        name == folder.NAME
+        and data_dir
+        and (own is None or pathlib.Path(data_dir).resolve() != pathlib.Path(own).resolve())
+    ):
+        name = f"{name} of {data_dir}"
+    return name if run.checkpoint == LAST else f"{name} ({run.checkpoint})"
+
+
+def format_result(result: dict) -> str:
+    """An entry of ``results.json`` in words."""
+    low, high = result["ci95"]
+    return f"error {result['error']:.2f} % of {result['count']} images (95 % interval {low:.2f} to {high:.2f} %)"
+
+
+def format_table(evaluation: Evaluation, class_names: Sequence[str]) -> str:
+    """Errors by class as text: one line for each class, and one for all."""
+    width = max(len(name) for name in (*class_names, "class"))
+    lines = [f"{'class':<{width}}  images  errors  error %  most often taken for"]
+    for label, name in enumerate(class_names):
+        row = evaluation.confusion[label].copy()
+        count, wrong = int(row.sum()), int(row.sum() - row[label])
+        row[label] = 0
+        taken = f"{class_names[int(row.argmax())]} ({row.max()})" if wrong else ""
+        percent = f"{100 * wrong / count:7.2f}" if count else "      -"
+        lines.append(f"{name:<{width}}  {count:6d}  {wrong:6d}  {percent}  {taken}".rstrip())
+    lines.append(f"{'all':<{width}}  {evaluation.count:6d}  {evaluation.errors:6d}  {evaluation.error:7.2f}")
+    return "\n".join(lines)

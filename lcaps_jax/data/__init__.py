@@ -1,0 +1,109 @@
+"""Image classification sets as uint8 arrays.
+
+A data set is one file of this package and one line in a table below; every other name is looked up in TensorFlow
+Datasets.
+"""
+
+from collections.abc import Callable, Sequence
+
+from lcaps_jax.data import affnist, expanded_mnist, folder, sample, tfds
+from lcaps_jax.data.affnist import Affnist, OfficialAffnist
+from lcaps_jax.data.resize import fit_size
+from lcaps_jax.data.splits import DataError, Source, Split, TestSet, check_split, draw, hold_out
+from lcaps_jax.errors import arg
+
+# Loaders of the sets that can be trained on: (data_dir, image_size, class_names) -> Source.
+SETS: dict[str, Callable[..., Source]] = {
+    sample.NAME: sample.load,
+    folder.NAME: folder.load,
+    expanded_mnist.NAME: expanded_mnist.load,
+}
+# Loaders of the sets that are for tests alone: (data_dir, image_size, affnist_variants, class_names) -> TestSet.
+TEST_SETS: dict[str, Callable[..., TestSet]] = {
+    affnist.NAME: affnist.load_test,
+    affnist.OFFICIAL_NAME: affnist.load_official_test,
+}
+
+__all__ = [
+    "SETS",
+    "TEST_SETS",
+    "Affnist",
+    "DataError",
+    "OfficialAffnist",
+    "Source",
+    "Split",
+    "TestSet",
+    "check_split",
+    "draw",
+    "hold_out",
+    "load",
+    "load_test",
+]
+
+
+def load(
+    name: str,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Source:
+    """Loads a data set.
+
+    Args:
+      name: ``"sample"``, ``"folder"``, ``"expanded_mnist"`` or the name of a TFDS set; affNIST is for tests alone.
+      data_dir: Folder of prepared TFDS sets, None for TFDS's own; for ``"folder"`` the folder of ``train/`` and
+        ``test/``.
+      image_size: Pixels along a side to pad or scale images to; None for the set's own size.
+      class_names: Classes of a trained network, for ``"folder"``: its folders are then among them.
+
+    Raises:
+      DataError: The set does not exist, cannot be downloaded, holds no labelled images, or is damaged.
+    """
+    if name in TEST_SETS:
+        raise DataError(
+            f"{arg('name')}={name}: is a test set: train on {expanded_mnist.NAME}, and name it in "
+            f"{arg('eval_datasets')}."
+        )
+    source = SETS[name](data_dir, image_size, class_names) if name in SETS else _load_tfds(name, data_dir, image_size)
+    for part, split in (("train", source.train), ("test", source.test)):
+        check_split(split, len(source.class_names), f"The {part} part of {name}")
+    size = image_size or source.image_size
+    train, test = (Split(fit_size(split.images, size), split.labels) for split in (source.train, source.test))
+    return Source(train, test, source.class_names, size, source.max_shift)
+
+
+def _load_tfds(name: str, data_dir: str | None, image_size: int | None) -> Source:
+    try:
+        return tfds.load(name, data_dir, image_size)
+    except tfds.UnknownSetError as error:
+        said = str(error).splitlines()
+        close = " ".join(line.strip() for line in said if "mean" in line)
+        raise DataError(
+            f"{arg('name')}={name}: no such set ({said[0]}). Accepted are {', '.join(SETS)} and the image "
+            f"classification sets of TensorFlow Datasets, as mnist or cifar10. {close}"
+        ) from None
+
+
+def load_test(
+    name: str,
+    data_dir: str | None,
+    image_size: int,
+    affnist_variants: int = 1,
+    class_names: Sequence[str] | None = None,
+) -> TestSet:
+    """Loads the test part of a data set.
+
+    Args:
+      name: A name that ``load`` takes; or ``"affnist"``, the test digits of MNIST distorted by affNIST's rules; or
+        ``"affnist_official"``, Tieleman's files.
+      data_dir: See ``load``.
+      image_size: Pixels along a side of the network's images.
+      affnist_variants: Variants of each digit, for ``"affnist"``.
+      class_names: See ``load``.
+
+    Raises:
+      DataError: The set cannot be had, see ``load``; or affNIST is asked for at another size than 40x40.
+    """
+    if name in TEST_SETS:
+        return TEST_SETS[name](data_dir, image_size, affnist_variants, class_names)
+    return load(name, data_dir, image_size, class_names).test

@@ -1,0 +1,70 @@
+"""The official affNIST as a TFDS builder, ``affnist_official``; importing it imports TensorFlow, and registers it."""
+
+import pathlib
+
+import numpy as np
+from scipy import io
+import tensorflow_datasets as tfds
+
+from lcaps_jax.data import affnist
+
+SOURCE = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed/test_batches.zip"
+_ARCHIVE = "test_batches.zip"
+
+
+_BATCHES = range(1, affnist.VARIANTS + 1)
+
+
+def _batches(folder: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Files by number: not those of other parts of affNIST, nor ``test.mat``, which has the same images again."""
+    places = (folder, folder / _ARCHIVE.removesuffix(".zip"))
+    found = {number: [place / f"{number}.mat" for place in places] for number in _BATCHES}
+    there = {number: [path for path in paths if path.exists()] for number, paths in found.items()}
+    return {number: paths[0] for number, paths in there.items() if paths}
+
+
+class AffnistOfficial(tfds.core.GeneratorBasedBuilder):
+    """Test digits of MNIST under 32 random affine transformations each (Tieleman 2013), 40x40."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    @property
+    def manual_folder(self) -> pathlib.Path:
+        """Where a user may put the archive, the folder in it, or the batches 1.mat to 32.mat of that."""
+        return pathlib.Path(self.data_dir).parents[1] / "downloads" / "manual" / self.name
+
+    def has_files(self) -> bool:
+        """Whether there are any."""
+        return (self.manual_folder / _ARCHIVE).exists() or any(_batches(self.manual_folder))
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(40, 40, 1)),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+            homepage="https://www.cs.toronto.edu/~tijmen/affNIST/",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+        """The user's files are used where they have any; otherwise they are downloaded."""
+        if not self.has_files():
+            folder = dl_manager.download_and_extract(SOURCE)
+        elif (self.manual_folder / _ARCHIVE).exists():
+            folder = dl_manager.extract(self.manual_folder / _ARCHIVE)
+        else:
+            folder = self.manual_folder
+        return {"test": self._generate_examples(pathlib.Path(folder))}
+
+    def _generate_examples(self, folder: pathlib.Path):
+        batches = _batches(folder)
+        if missing := [f"{number}.mat" for number in _BATCHES if number not in batches]:
+            raise ValueError(f"{folder}: {', '.join(missing)} of the {len(_BATCHES)} test batches are missing.")
+        for path in batches.values():
+            batch = io.loadmat(path)["affNISTdata"][0, 0]
+            # Pixels of an image are a column, the canvas row by row.
+            images = batch["image"].T.reshape(-1, 40, 40, 1).astype(np.uint8)
+            for i, (image, label) in enumerate(zip(images, batch["label_int"].ravel())):
+                yield f"{path.stem}_{i}", {"image": image, "label": int(label)}

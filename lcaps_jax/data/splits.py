@@ -1,0 +1,154 @@
+"""Labelled images in memory, and the parts that a data set is divided into.
+
+Axes: ``N`` images, ``I`` their size, ``C`` channels, ``J`` classes.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from lcaps_jax.errors import UserError, arg
+
+
+class DataError(UserError, ValueError):
+    """Data cannot be used; the message names the set or value, and what would do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Labelled images.
+
+    Attributes:
+      images: Images, ``[N, I, I, C]`` uint8.
+      labels: Class of each image, ``[N]`` int32.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def about(self) -> dict:
+        """What results on these images say of them."""
+        return {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the parts that are in memory at a time."""
+        return self.images.nbytes + self.labels.nbytes
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images, C."""
+        return self.images.shape[-1]
+
+    def parts(self) -> Iterator["Split"]:
+        """The images part by part, in order, all of one size."""
+        yield self
+
+    def take(self, index: np.ndarray) -> "Split":
+        """The images at ``index``, and their labels."""
+        return Split(self.images[index], self.labels[index])
+
+
+class TestSet(Protocol):
+    """Labelled images to test on, whole or generated part by part; ``Split`` and ``affnist.Affnist`` are such sets."""
+
+    def __len__(self) -> int:
+        """Number of images, N."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of all images, ``[N]`` int32."""
+
+    @property
+    def about(self) -> dict:
+        """What results on these images say of them."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the parts that are in memory at a time."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images, C."""
+
+    def parts(self) -> Iterator[Split]:
+        """The images part by part, in order, all of one size."""
+
+    def take(self, index: np.ndarray) -> Split:
+        """The images at ``index``, and their labels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set as its images come.
+
+    Attributes:
+      train: Training part.
+      test: Test part.
+      class_names: Names of the J classes.
+      image_size: Pixels along a side that the images are meant for.
+      max_shift: Pixels by which training images are meant to be shifted at random.
+    """
+
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    image_size: int
+    max_shift: int = 0
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images, C."""
+        return self.train.channels
+
+
+def check_split(split: TestSet, classes: int, what: str) -> None:
+    """Raises DataError for an empty part, labels that are no classes, or images that are not bytes.
+
+    Args:
+      split: Part to be checked.
+      classes: Number of classes, J.
+      what: Name of the part in the message.
+    """
+    if not len(split):
+        raise DataError(f"{what} has no images.")
+    if isinstance(split, Split) and split.images.dtype != np.uint8:
+        raise DataError(f"{what} has images of the type {split.images.dtype}: they must be bytes (uint8), 0 to 255.")
+    bad = split.labels[(split.labels < 0) | (split.labels >= classes)]
+    if bad.size:
+        raise DataError(f"{what} has the label {bad[0]}: labels must be 0 to {classes - 1}.")
+
+
+def hold_out(split: Split, validation_size: int, seed: int) -> tuple[Split, Split]:
+    """Divides a training part at random into what is left and ``validation_size`` images.
+
+    Raises:
+      DataError: No image would be left.
+    """
+    if validation_size >= len(split):
+        raise DataError(
+            f"{arg('validation_size')}={validation_size}: the training part has {len(split)} images, so at most "
+            f"{len(split) - 1}."
+        )
+    order = np.random.default_rng(seed).permutation(len(split))
+    chosen, left = np.sort(order[:validation_size]), np.sort(order[validation_size:])
+    return split.take(left), split.take(chosen)
+
+
+def draw(split: Split, train_size: int, seed: int) -> Split:
+    """Draws ``train_size`` of the training images at random.
+
+    Raises:
+      DataError: There are fewer.
+    """
+    if train_size > len(split):
+        raise DataError(
+            f"{arg('train_size')}={train_size}: the training part has {len(split)} images, so at most {len(split)}."
+        )
+    return split.take(np.sort(np.random.default_rng(seed).permutation(len(split))[:train_size]))

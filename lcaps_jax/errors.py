@@ -1,0 +1,55 @@
+"""Errors that a user can mend: each names what was given and what would be accepted.
+
+The library speaks of its arguments, a command line of its flags. A message therefore marks the arguments that it
+names, ``f"{arg('name')}={name}: no such set"``. Raised from the library it reads ``name=x: no such set``, printed by
+``train.py`` it reads ``--dataset=x: no such set``.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import re
+
+_MARK = "\x1f"  # the ASCII unit separator, which no value holds that somebody typed
+_MARKED = re.compile(f"{_MARK}([^{_MARK}]*){_MARK}")
+
+
+def arg(name: str) -> str:
+    """Marks the name of an argument or setting in the message of a ``UserError``."""
+    return f"{_MARK}{name}{_MARK}"
+
+
+class UserError(Exception):
+    """An error that the user can mend; the message names the value and what would do.
+
+    Args:
+      message: The message. Arguments in it are marked by ``arg``.
+
+    Attributes:
+      marked: The message with its marks.
+    """
+
+    def __init__(self, message: str):
+        self.marked = message
+        super().__init__(_MARKED.sub(r"\1", message))
+
+    def rename(self, names: dict[str, str]) -> None:
+        """Gives arguments of the message other names, as ``{"name": "dataset"}``."""
+        UserError.__init__(self, _MARKED.sub(lambda found: arg(names.get(found[1], found[1])), self.marked))
+
+    def as_flags(self) -> str:
+        """The message for a command line: every argument in it is a flag."""
+        return _MARKED.sub(r"--\1", self.marked)
+
+
+class ArgumentError(UserError, ValueError):
+    """An argument of a function or a setting of a network cannot be used."""
+
+
+@contextlib.contextmanager
+def renamed(**names: str) -> Iterator[None]:
+    """Renames the arguments of a ``UserError`` that is raised inside, as ``with renamed(name="dataset"):``."""
+    try:
+        yield
+    except UserError as error:
+        error.rename(names)
+        raise

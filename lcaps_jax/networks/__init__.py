@@ -1,0 +1,31 @@
+"""The networks, by the names that ``--model`` knows them by.
+
+Adding a network is one file, a Flax module that keeps the ``Network`` protocol, and one line in this table.
+"""
+
+from typing import TYPE_CHECKING
+
+from lcaps_jax.networks.base import Geometry, Network, NetworkOutput
+from lcaps_jax.networks.capsnet import CapsNet
+from lcaps_jax.networks.cnn import ConvNet
+from lcaps_jax.networks.ladder import LadderCapsNet
+
+if TYPE_CHECKING:
+    from lcaps_jax.config import Config
+
+NETWORKS: dict[str, type[Network]] = {
+    "lcapsnet": LadderCapsNet,
+    "capsnet": CapsNet,
+    "cnn": ConvNet,
+}
+
+__all__ = ["NETWORKS", "Geometry", "Network", "NetworkOutput", "from_config"]
+
+
+def from_config(config: "Config", classes: int) -> Network:
+    """The network of a run's settings.
+
+    Raises:
+      ValueError: The settings do not go together.
+    """
+    return NETWORKS[config.model].from_config(config, classes)

@@ -1,0 +1,215 @@
+"""What the networks share: their output, their grid of capsules, and the convolutions at their beginning.
+
+Axes: ``B`` batch, ``I`` image size, ``C`` channels, ``n`` primary capsules, ``d``=8 their dimension, ``K`` kept
+capsules, ``J`` classes, ``D``=16 class-capsule dimension.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+
+from flax import linen as nn
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from lcaps_jax.convolution import conv_stack, output_size
+from lcaps_jax.errors import ArgumentError, arg
+
+if TYPE_CHECKING:
+    from lcaps_jax.config import Config
+
+CAPSULE_DIM = 8
+POSE_DIM = 16
+CONV1_CHANNELS = 256
+CAPSULE_TYPES = 32
+_PRIMARY_STRIDE = 2
+
+
+@struct.dataclass
+class NetworkOutput:
+    """What a network computes of a batch of images. What a network does not have is None.
+
+    Attributes:
+      activity: Activity of each class, ``[B, J]``; the prediction is its argmax.
+      pose: Class capsules, ``[B, J, D]``.
+      primary_activity: Activities of the primary capsules, ``[B, n]``.
+      error: Regression error of each class, ``[B, J]``, as in ``ladder.LadderOutput``.
+      index: Indices of the kept capsules in ascending order, ``[B, K]`` int32.
+      code: Code vector, ``[B, n]``.
+      kept: Kept capsules, ``[B, K, d]``.
+      regressed: Regressed capsules of each class, ``[B, J, K, d]``.
+      coupling: Coupling coefficients of the last routing iteration, ``[B, n, J]``.
+      reconstruction: Image that the decoder draws, ``[B, I*I*C]`` in [0, 1].
+      logits: Logits of a convolutional network, ``[B, J]``.
+    """
+
+    activity: jax.Array
+    pose: jax.Array | None = None
+    primary_activity: jax.Array | None = None
+    error: jax.Array | None = None
+    index: jax.Array | None = None
+    code: jax.Array | None = None
+    kept: jax.Array | None = None
+    regressed: jax.Array | None = None
+    coupling: jax.Array | None = None
+    reconstruction: jax.Array | None = None
+    logits: jax.Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Sizes that follow from the image and the kernels.
+
+    Attributes:
+      grid: Positions of primary capsules along each side.
+      capsules: Number n of primary capsules. Capsule ``i`` sits at row ``i // (grid*types)``, column
+        ``i // types % grid``, and is of type ``i % types``.
+      stride: Pixels between neighbouring positions.
+      receptive_field: Pixels along a side of what one capsule sees.
+    """
+
+    grid: int
+    capsules: int
+    stride: int
+    receptive_field: int
+
+    @property
+    def types(self) -> int:
+        """Types of capsules at each position."""
+        return self.capsules // self.grid**2
+
+
+def geometry(image_size: int, conv1_kernel: int, primary_kernel: int, capsule_types: int = CAPSULE_TYPES) -> Geometry:
+    """Grid and number of primary capsules, computed from the two VALID convolutions.
+
+    Raises:
+      ValueError: The image is too small for the kernels; the message names the sizes that would do.
+    """
+    field = conv1_kernel + primary_kernel - 1
+    if image_size < field:
+        raise ArgumentError(
+            f"An image of {image_size}x{image_size} pixels is too small for kernels of {conv1_kernel}x{conv1_kernel} "
+            f"and {primary_kernel}x{primary_kernel}: {arg('image_size')} must be at least {field}, or the kernels' "
+            f"sizes must add up to at most {image_size + 1}."
+        )
+    grid = output_size(output_size(image_size, conv1_kernel, 1), primary_kernel, _PRIMARY_STRIDE)
+    return Geometry(grid, grid * grid * capsule_types, _PRIMARY_STRIDE, field)
+
+
+class Network(nn.Module):
+    """What the rest of the package asks of a network: a Flax module with a loss, a geometry and settings.
+
+    Called with images ``[B, I, I, C]`` in [0, 1], and in training with labels ``[B]`` and a random key for each image,
+    a network returns a ``NetworkOutput``. Its module has the fields ``classes``, ``channels``, ``convolution`` and
+    ``dtype``.
+
+    Attributes:
+      settings: Settings of ``config.Config`` that the network reads beyond those that all read, and the fields of the
+        module that they fill.
+    """
+
+    settings: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def from_config(cls, config: "Config", classes: int) -> Self:
+        """The network of a run's settings, for so many classes.
+
+        Raises:
+          ArgumentError: The settings do not go together.
+        """
+        fields = {field: getattr(config, setting) for setting, field in cls.settings.items()}
+        module = cast(Any, cls)  # whose fields are those of the network
+        return module(
+            classes=classes,
+            channels=config.channels,
+            convolution=config.convolution,
+            dtype=jnp.dtype(config.precision),
+            **fields,
+        )
+
+    def loss(self, output: NetworkOutput, labels: jax.Array, images: jax.Array | None = None) -> jax.Array:
+        """Loss of each example, ``[B]``, of integer labels ``[B]`` and images ``[B, I, I, C]``."""
+        raise NotImplementedError
+
+    def geometry(self, image_size: int) -> Geometry | None:
+        """Grid of primary capsules on images of that size; None where the network has no capsules.
+
+        Raises:
+          ArgumentError: The network does not fit such images.
+        """
+        del image_size
+        return None
+
+
+# The settings that PrimaryCapsules read.
+PRIMARY_SETTINGS = {
+    "conv1_kernel": "conv1_kernel",
+    "primary_kernel": "primary_kernel",
+    "capsule_types": "types",
+    "capsule_dim": "capsule_dim",
+    "pose_dim": "pose_dim",
+}
+
+
+class ConvolutionParameters(nn.Module):
+    """Kernel and bias of a convolution; ``conv_stack`` computes with them.
+
+    Attributes:
+      channels: Number of output channels.
+      kernel_size: Size of the kernel along each side.
+      dtype: Type of the computation; parameters are float32.
+    """
+
+    channels: int
+    kernel_size: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, in_channels: int) -> tuple[jax.Array, jax.Array]:
+        """Glorot-uniform kernel ``[k, k, in_channels, channels]`` and zero bias ``[channels]``, cast to ``dtype``."""
+        shape = (self.kernel_size, self.kernel_size, in_channels, self.channels)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
+
+
+class PrimaryCapsules(nn.Module):
+    """Images to the inputs ``t`` of the primary capsules: Conv1, ReLU, and a stride-2 convolution (section 5.1).
+
+    Attributes:
+      conv1_kernel: Kernel size of Conv1.
+      primary_kernel: Kernel size of the stride-2 convolution.
+      channels: Output channels of Conv1.
+      types: Types of capsules at each position.
+      dim: Dimension of a capsule, d.
+      rectify: Apply a ReLU to the capsules' inputs, as the released graph does.
+      method: Method of the convolutions; see ``strided_conv``.
+      dtype: Type of the convolutions.
+    """
+
+    conv1_kernel: int = 9
+    primary_kernel: int = 9
+    channels: int = CONV1_CHANNELS
+    types: int = CAPSULE_TYPES
+    dim: int = CAPSULE_DIM
+    rectify: bool = False
+    method: str = "auto"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """``[B, I, I, C]`` images to ``[B, n, d]`` float32."""
+        conv1 = ConvolutionParameters(self.channels, self.conv1_kernel, self.dtype, name="conv1")
+        primary = ConvolutionParameters(self.types * self.dim, self.primary_kernel, self.dtype, name="primary")
+        kernels, biases = zip(conv1(images.shape[-1]), primary(self.channels))
+        t = conv_stack(images.astype(self.dtype), kernels, biases, strides=(1, _PRIMARY_STRIDE), method=self.method)
+        if self.rectify:
+            t = nn.relu(t)
+        return t.reshape(images.shape[0], -1, self.dim).astype(jnp.float32)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError for a value that is none of the choices."""
+    if value not in choices:
+        raise ArgumentError(f"{arg(name)} must be one of {', '.join(choices)}, got {value!r}.")

@@ -1,0 +1,190 @@
+"""The capsule network with dynamic routing (Sabour, Frosst, Hinton, 2017) as Flax modules.
+
+Axes: ``B`` batch, ``I`` image size, ``C`` channels, ``n`` primary capsules, ``d``=8 their dimension, ``J`` classes,
+``D``=16 class-capsule dimension.
+"""
+
+from collections.abc import Mapping
+import functools
+import math
+from typing import ClassVar
+
+from flax import linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from lcaps_jax import capsules, routing
+from lcaps_jax.networks import base
+from lcaps_jax.networks.base import CAPSULE_DIM, CAPSULE_TYPES, CONV1_CHANNELS, POSE_DIM, NetworkOutput
+
+# Weight of the summed squared error of the decoder (Sabour et al. 2017), whatever the size of the image.
+RECONSTRUCTION_LOSS_WEIGHT = 5e-4
+
+
+class DynamicRouting(nn.Module):
+    """Capsules to class capsules by routing (Sabour et al. 2017).
+
+    Attributes:
+      classes: Number of classes, J.
+      iterations: Iterations of the routing, r.
+      pose_dim: Dimension of a class capsule, D.
+      dtype: Type of the transformations; poses and coupling coefficients are float32.
+    """
+
+    classes: int
+    iterations: int = 3
+    pose_dim: int = POSE_DIM
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, primary: jax.Array) -> routing.Routed:
+        """Capsules ``[B, n, d]`` to poses ``[B, J, D]`` and coupling coefficients ``[B, n, J]``."""
+        count, dim = primary.shape[1:]
+        # Sabour's own code begins with this scale.
+        kernel = self.param("kernel", nn.initializers.normal(0.1), (self.classes, self.pose_dim, dim * count))
+        return routing.route_factored(primary, kernel.astype(self.dtype), self.iterations)
+
+
+class Decoder(nn.Module):
+    """The pose of one class to an image (Sabour et al. 2017, Figure 2).
+
+    Attributes:
+      pixels: Number of values of an image, I*I*C.
+      dtype: Type of the computation.
+    """
+
+    pixels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, pose: jax.Array, chosen: jax.Array) -> jax.Array:
+        """Poses ``[B, J, D]`` and the class to draw of each, ``[B]``, to images ``[B, pixels]`` float32 in [0, 1]."""
+        masked = pose * jax.nn.one_hot(chosen, pose.shape[1])[..., None]
+        dense = functools.partial(
+            nn.Dense,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.glorot_uniform(),
+            precision=lax.Precision.HIGHEST,
+        )
+        x = nn.relu(dense(512, name="dense1")(masked.reshape(len(pose), -1)))
+        x = nn.relu(dense(1024, name="dense2")(x))
+        return nn.sigmoid(dense(self.pixels, name="dense3")(x).astype(jnp.float32))
+
+
+class CapsNet(base.Network):
+    """The capsule network with dynamic routing (Sabour et al. 2017).
+
+    Attributes:
+      classes: Number of classes, J.
+      iterations: Iterations of the routing, r.
+      decoder: Reconstruct the image, which regularises the poses.
+      conv1_kernel: Kernel size of Conv1.
+      primary_kernel: Kernel size of the primary capsules' convolution.
+      channels: Output channels of Conv1.
+      types: Types of primary capsules at each position.
+      capsule_dim: Dimension of a primary capsule, d.
+      pose_dim: Dimension of a class capsule, D.
+      convolution: Method of the convolutions; see ``strided_conv``.
+      dtype: Type of convolutions, transformations and decoder; capsules, activities and losses are float32.
+    """
+
+    settings: ClassVar[Mapping[str, str]] = base.PRIMARY_SETTINGS | {
+        "routing_iterations": "iterations",
+        "decoder": "decoder",
+    }
+
+    classes: int = 10
+    iterations: int = 3
+    decoder: bool = True
+    conv1_kernel: int = 9
+    primary_kernel: int = 9
+    channels: int = CONV1_CHANNELS
+    types: int = CAPSULE_TYPES
+    capsule_dim: int = CAPSULE_DIM
+    pose_dim: int = POSE_DIM
+    convolution: str = "auto"
+    dtype: jnp.dtype = jnp.float32
+
+    def geometry(self, image_size: int) -> base.Geometry:
+        """Grid of primary capsules on images of that size; raises ValueError where the kernels do not fit."""
+        return base.geometry(image_size, self.conv1_kernel, self.primary_kernel, self.types)
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, labels: jax.Array | None = None, keys: jax.Array | None = None
+    ) -> NetworkOutput:
+        """Class capsules of images.
+
+        Args:
+          images: Images in [0, 1], ``[B, H, W, C]``.
+          labels: Classes to reconstruct, ``[B]``, as in training; None for the predicted ones.
+          keys: Not used by this network.
+
+        Returns:
+          Activity, pose, primary_activity, coupling and, with a decoder, reconstruction.
+
+        Raises:
+          ValueError: Images are too small for the kernels, or there is less than one iteration.
+        """
+        del keys
+        self.geometry(min(images.shape[1:3]))
+        t = base.PrimaryCapsules(
+            self.conv1_kernel,
+            self.primary_kernel,
+            channels=self.channels,
+            types=self.types,
+            dim=self.capsule_dim,
+            method=self.convolution,
+            dtype=self.dtype,
+            name="primary_capsules",
+        )(images)
+        layer = DynamicRouting(self.classes, self.iterations, self.pose_dim, dtype=self.dtype, name="routing")
+        routed = layer(capsules.squash(t))
+        activity = capsules.length(routed.pose)
+        reconstruction = None
+        if self.decoder:
+            shown = jnp.argmax(activity, axis=-1) if labels is None else labels
+            pixels = math.prod(images.shape[1:])
+            reconstruction = Decoder(pixels, dtype=self.dtype, name="decoder")(routed.pose, shown)
+        return NetworkOutput(
+            activity=activity,
+            pose=routed.pose,
+            primary_activity=capsules.squashed_length(t),
+            coupling=routed.coupling,
+            reconstruction=reconstruction,
+        )
+
+    def loss(self, output: NetworkOutput, labels: jax.Array, images: jax.Array | None = None) -> jax.Array:
+        """Margin loss of each example plus 0.0005 times the summed squared error of its reconstruction, ``[B]``."""
+        loss = capsules.margin_loss(output.activity, labels)
+        if output.reconstruction is None:
+            return loss
+        difference = output.reconstruction - images.reshape(len(images), -1)
+        return loss + RECONSTRUCTION_LOSS_WEIGHT * jnp.sum(jnp.square(difference), axis=-1)
+
+
+def perturbed_reconstructions(
+    params: dict, pose: jax.Array | np.ndarray, label: int, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What CapsNet's decoder draws as each dimension of a pose is moved (Sabour et al. 2017, Figure 4).
+
+    Args:
+      params: Parameters of a CapsNet with a decoder.
+      pose: Class capsules of one image, ``[J, D]``.
+      label: Class of the image.
+      shape: Shape of the image, (I, I, C).
+
+    Returns:
+      Images ``[D, 11, I, I, C]`` in [0, 1], and the offsets ``[11]``, from -0.25 to 0.25.
+    """
+    offsets = np.linspace(-0.25, 0.25, 11)
+    dim = pose.shape[1]
+    moved = np.broadcast_to(pose, (dim, len(offsets), *pose.shape)).copy()
+    for i in range(dim):
+        moved[i, :, label, i] += offsets
+    moved = moved.reshape(-1, *pose.shape)
+    decoder = Decoder(math.prod(shape))
+    images = decoder.apply({"params": params["decoder"]}, moved, np.full(len(moved), label))
+    return np.asarray(images).reshape(dim, len(offsets), *shape), offsets

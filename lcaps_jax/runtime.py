@@ -1,0 +1,49 @@
+"""What an entry point sets up in its process: the allocator, the cache of compiled programs, and what it prints."""
+
+import ctypes
+import os
+import pathlib
+
+import jax
+
+from lcaps_jax import parallel
+
+
+def prepare() -> None:
+    """Sets the process up. An entry point calls this before anything else."""
+    reuse_freed_memory()
+    _keep_compiled_programs()
+
+
+def say(text: str) -> None:
+    """Prints a line, once for all processes."""
+    if parallel.is_main():
+        print(text, flush=True)
+
+
+def _keep_compiled_programs() -> None:
+    """Keeps compiled programs on disk between runs; JAX_COMPILATION_CACHE_DIR names another place for them."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "lcaps_jax" / "programs"))
+
+
+# Parameters of glibc's mallopt (malloc.h).
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
+
+
+def reuse_freed_memory() -> None:
+    """Makes glibc keep freed memory, so that work on large arrays is faster. Without glibc it does nothing.
+
+    By default glibc maps each large temporary array afresh from the kernel and unmaps it after use, and the page
+    faults of touching it can take longer than the arithmetic on it (``docs/performance.md`` has the figures). The call
+    must come before JAX looks for devices, because the threads that JAX starts then keep the arenas that they have.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return  # not glibc
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, -1)
+    mallopt(_M_TOP_PAD, 2**28)
+    mallopt(_M_ARENA_MAX, 1)

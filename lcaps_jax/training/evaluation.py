@@ -1,0 +1,196 @@
+"""Evaluation of a network: every image of a set exactly once, summed on the devices.
+
+Axes: ``S`` steps of one call, ``B`` global batch, ``N`` images, ``J`` classes, ``n`` primary capsules.
+"""
+
+from collections.abc import Callable, Iterable
+import dataclasses
+import math
+import statistics
+from typing import cast
+
+from flax import struct
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from lcaps_jax import parallel
+from lcaps_jax.data import Split, TestSet
+from lcaps_jax.data.augment import Array, to_unit_range
+from lcaps_jax.networks import Network, NetworkOutput
+from lcaps_jax.training.steps import Batches, make_batches
+
+_STEPS = 20  # batches of one call
+
+
+def wilson_interval(errors: float, count: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of an error rate, in percent (Wilson, 1927).
+
+    Args:
+      errors: Number of wrong predictions; a mean over repetitions need not be whole.
+      count: Number of predictions, at least 1.
+      level: Probability to cover the true rate.
+
+    Returns:
+      Lower and upper bound, percent.
+    """
+    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
+    rate = errors / count
+    centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(rate * (1 - rate) / count + (z / (2 * count)) ** 2)
+    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+
+
+@struct.dataclass
+class EvalSums:
+    """Sums over images.
+
+    Attributes:
+      loss: Sum of the losses.
+      confusion: Number of images by true and predicted class, ``[J, J]``.
+      primary_activity: Sums of the activities of the primary capsules, ``[n]``; None without capsules.
+      kept: Number of images that keep each capsule, ``[n]``; None without pruning.
+    """
+
+    loss: jax.Array
+    confusion: jax.Array
+    primary_activity: jax.Array | None
+    kept: jax.Array | None
+
+
+def make_eval_steps(network: Network) -> Callable:
+    """The evaluation of one call's batches.
+
+    Returns:
+      ``(params, (images, labels), Batches) -> (EvalSums, predicted [S, B], margin [S, B])``, mapped over the devices.
+      The margin is the activity of the predicted class less that of the true one: 0 where right.
+    """
+
+    def eval_step(params, images, labels, batch: Batches):
+        images = to_unit_range(images[batch.index])
+        output = cast(NetworkOutput, network.apply({"params": params}, images))
+        labels, weight = labels[batch.index], batch.weight
+        predicted = jnp.argmax(output.activity, axis=-1)
+        classes = output.activity.shape[-1]
+        sums = EvalSums(
+            loss=jnp.sum(weight * network.loss(output, labels, images)),
+            confusion=jnp.zeros((classes, classes)).at[labels, predicted].add(weight),
+            primary_activity=weighted_sum(weight, output.primary_activity),
+            kept=weighted_sum(weight, output.code),
+        )
+        true_activity = jnp.take_along_axis(output.activity, labels[:, None], axis=-1)[:, 0]
+        return sums, predicted, jnp.max(output.activity, axis=-1) - true_activity
+
+    def eval_steps(params, split, batches):
+        sums, predicted, margin = lax.map(lambda batch: eval_step(params, *split, batch), batches)
+        sums = parallel.total(jax.tree.map(lambda x: jnp.sum(x, axis=0), sums))
+        return sums, parallel.gather(predicted, 1), parallel.gather(margin, 1)
+
+    return parallel.pmap(eval_steps)
+
+
+def weighted_sum(weight: Array, x: Array | None) -> jax.Array | None:
+    """Sum over the images of ``x [B, ...]`` by their weights ``[B]``, in float32 on accelerators too; None of None."""
+    return None if x is None else jnp.tensordot(weight, x, axes=1, precision=lax.Precision.HIGHEST)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a network on a data set.
+
+    Attributes:
+      count: Number of images, N.
+      loss: Mean loss.
+      confusion: Number of images by true and predicted class, ``[J, J]`` int64.
+      primary_activity: Mean activity of each primary capsule, ``[n]``; None without capsules.
+      kept: Share of the images that keep each capsule, ``[n]``; None without pruning.
+      predicted: Predicted classes, ``[N]``.
+      margin: Activity of the predicted class less that of the true one, ``[N]``.
+      variants: Number of images of the same digit. They say less than as many digits would, so intervals count digits.
+    """
+
+    count: int
+    loss: float
+    confusion: np.ndarray
+    primary_activity: np.ndarray | None
+    kept: np.ndarray | None
+    predicted: np.ndarray
+    margin: np.ndarray
+    variants: int = 1
+
+    @property
+    def errors(self) -> int:
+        """Number of wrong predictions."""
+        return self.count - int(np.trace(self.confusion))
+
+    @property
+    def error(self) -> float:
+        """Share of wrong predictions, percent."""
+        return 100 * self.errors / self.count
+
+    def result(self, step: int) -> dict:
+        """The entry of ``results.json``."""
+        counted = self.errors / self.variants, self.count / self.variants
+        interval = [round(bound, 4) for bound in wilson_interval(*counted)]
+        return {"error": round(self.error, 4), "count": self.count, "ci95": interval, "step": step}
+
+
+def evaluate(
+    eval_steps: Callable,
+    params,
+    parts: Iterable[tuple[jax.Array, jax.Array]],
+    batch_size: int,
+    variants: int = 1,
+) -> Evaluation:
+    """Evaluates every image of a set exactly once; the last batch of a part is padded and masked.
+
+    Args:
+      eval_steps: Result of ``make_eval_steps``.
+      params: Parameters of the network.
+      parts: Images and labels, replicated; see ``on_devices``.
+      batch_size: Images of a step, over all devices.
+      variants: Number of images of the same digit; see Evaluation.
+    """
+    count, summed, predicted, margin = 0, None, [], []
+    for split in parts:
+        size = len(split[1])
+        count += size
+        steps = min(_STEPS, -(-size // batch_size))
+        chunk = steps * batch_size
+        for start in range(0, size, chunk):
+            index = np.arange(start, start + chunk, dtype=np.int32)
+            weight = (index < size).astype(np.float32).reshape(steps, batch_size)
+            batches = make_batches(np.minimum(index, size - 1).reshape(steps, batch_size), weight)
+            sums, chunk_predicted, chunk_margin = eval_steps(params, split, batches)
+            sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
+            summed = sums if summed is None else jax.tree.map(np.add, summed, sums)
+            predicted.append(np.asarray(chunk_predicted).ravel()[: size - start])
+            margin.append(np.asarray(chunk_margin).ravel()[: size - start])
+    means = jax.tree.map(lambda total: total / count, summed)
+    return Evaluation(
+        count=count,
+        loss=float(means.loss),
+        confusion=np.rint(summed.confusion).astype(np.int64),
+        primary_activity=means.primary_activity,
+        kept=means.kept,
+        predicted=np.concatenate(predicted),
+        margin=np.concatenate(margin),
+        variants=variants,
+    )
+
+
+class _Streamed:
+    """A set whose parts come to the devices one at a time, and again each time that they are asked for."""
+
+    def __init__(self, split: TestSet):
+        self._split = split
+
+    def __iter__(self):
+        return (parallel.replicate((part.images, part.labels)) for part in self._split.parts())
+
+
+def on_devices(split: TestSet) -> Iterable[tuple[jax.Array, jax.Array]]:
+    """Images and labels of a set's parts, replicated; a whole set stays there, a generated one is streamed."""
+    streamed = _Streamed(split)
+    return list(streamed) if isinstance(split, Split) else streamed

@@ -1,0 +1,252 @@
+"""The training loop: calls of the devices, metrics, checkpoints and evaluations, in an order that matters."""
+
+from collections.abc import Callable, Mapping
+import contextlib
+import dataclasses
+import math
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from lcaps_jax import parallel
+from lcaps_jax.config import FRESH, Config
+from lcaps_jax.data import Split, TestSet, augment
+from lcaps_jax.errors import arg
+from lcaps_jax.networks import Network
+from lcaps_jax.training import steps
+from lcaps_jax.training.checkpoints import BEST, LAST, Checkpoints
+from lcaps_jax.training.evaluation import Evaluation, evaluate, make_eval_steps, on_devices
+from lcaps_jax.training.meter import DivergenceError, StepMeter
+from lcaps_jax.training.metric_log import MetricLog, rounded
+from lcaps_jax.training.plan import Call, StepPlan
+from lcaps_jax.training.steps import TrainData, TrainState
+from lcaps_jax.training.stop import StopSignals
+
+VALIDATION = "validation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A finished training.
+
+    Attributes:
+      state: State after the last step.
+      evaluations: Evaluations after the last epoch, by name of the test set.
+      steps: Number of steps done.
+      seconds: Seconds that training and evaluation took, without pauses.
+    """
+
+    state: TrainState
+    evaluations: dict[str, Evaluation]
+    steps: int
+    seconds: float
+
+
+OnEpoch = Callable[[dict[str, Evaluation], TrainState, int], None]
+
+
+def fit(
+    config: Config,
+    network: Network,
+    train: Split,
+    validation: Split | None,
+    tests: Mapping[str, TestSet],
+    workdir: pathlib.Path,
+    on_epoch: OnEpoch = lambda evaluations, state, step: None,
+) -> Fitted:
+    """Trains a network, or continues where the run's last checkpoint stands.
+
+    Args:
+      config: Resolved settings.
+      network: Network to train.
+      train: Training images.
+      validation: Images held out of the training set, or None.
+      tests: Test sets by name, evaluated after every epoch.
+      workdir: Folder of the run.
+      on_epoch: Called on the main process with the evaluations of the test sets, the state and the step.
+
+    Raises:
+      Stopped: SIGTERM or Ctrl-C came, and everything is saved.
+      DivergenceError: The loss is not finite; the last good checkpoint stays.
+      data.DataError: The batch is larger than the training set.
+      checkpoints.CheckpointError: None of the run's checkpoints can be read, or a new one cannot be written.
+    """
+    plan = plan_of(config, len(train))
+    optimizer = steps.make_optimizer(config)
+    train_steps = steps.make_train_steps(network, optimizer, config.max_shift if config.placement == FRESH else 0)
+    order = _EpochOrder(config, plan)
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        state, start = _restore_or_begin(checkpoints, network, optimizer, config, train.channels)
+        log = MetricLog(workdir, start, plan.total_steps, quiet=not parallel.is_main())
+        with contextlib.closing(log), StopSignals() as stop:
+            log.say(_first_line(plan, start, state))
+            train_data = parallel.replicate(TrainData(train.images, train.labels, _key(config, steps.SHIFT)))
+            began = time.monotonic() - log.seconds_before
+            loop = _Loop(config, plan, checkpoints, log, stop, elapsed=lambda: time.monotonic() - began)
+            evaluator = Evaluator(loop, network, tests, validation, on_epoch)
+            step = start
+            if plan.ends_epoch(start):  # whether or not its evaluation was reached before the stop
+                evaluator.evaluate(state, start)
+                loop.stop_if_wanted(start)
+            loop.meter.restart()
+            for call in plan.calls(start):
+                if evaluator.good_enough:
+                    break
+                state, metrics = train_steps(state, train_data, order.batches(call))
+                loop.meter.add(call, metrics)  # logs the call before, while the devices compute this one
+                step = call.last_step
+                if call.saves or stop.wanted():
+                    loop.save(state, step)
+                    loop.stop_if_wanted(step)
+                    if call.ends_epoch:  # evaluated after it is saved, so that a kill meanwhile costs no step
+                        evaluator.evaluate(state, step)
+                        loop.stop_if_wanted(step)
+                    loop.meter.restart()
+            checkpoints.wait()
+            return Fitted(state, evaluator.evaluations, step, loop.elapsed())
+
+
+def plan_of(config: Config, images: int) -> StepPlan:
+    """The steps of a run with so many training images; raises DataError for a batch larger than the set."""
+    return StepPlan(images, config.batch_size, config.epochs, config.log_every, config.checkpoint_every)
+
+
+def _key(config: Config, stream: int) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(config.seed), stream)
+
+
+def _restore_or_begin(
+    checkpoints: Checkpoints, network: Network, optimizer, config: Config, channels: int
+) -> tuple[TrainState, int]:
+    """The state that the run goes on from, and its step."""
+    begin = steps.compute_once(lambda: steps.init_state(network, optimizer, config, channels))
+    state = parallel.replicate(begin)
+    return checkpoints.restore(state) or (state, 0)
+
+
+def _first_line(plan: StepPlan, start: int, state: TrainState) -> str:
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return (
+        f"{'Continuing' if start else 'Training'} from step {start} to {plan.total_steps}: {parameters:,} parameters, "
+        f"{plan.images} images, {parallel.describe()}."
+    )
+
+
+class _EpochOrder:
+    """The images of each call, in the order of their epoch."""
+
+    def __init__(self, config: Config, plan: StepPlan):
+        self._plan = plan
+        self._shuffle = config.shuffle
+        self._key = _key(config, steps.ORDER)
+        self._epoch, self._order = -1, np.arange(plan.images, dtype=np.int32)
+
+    def batches(self, call: Call) -> steps.Batches:
+        """The batches of a call."""
+        if self._shuffle and call.epoch != self._epoch:
+            self._epoch = call.epoch
+            self._order = np.asarray(augment.epoch_order(self._key, call.epoch, self._plan.images))
+        index = self._order[self._plan.of_epoch(call)]
+        return steps.make_batches(index.reshape(call.steps, self._plan.batch_size))
+
+
+class _Loop:
+    """What the loop and its evaluations share: where metrics and checkpoints go, the clock, and the wish to stop."""
+
+    def __init__(
+        self,
+        config: Config,
+        plan: StepPlan,
+        checkpoints: Checkpoints,
+        log: MetricLog,
+        stop: StopSignals,
+        elapsed: Callable[[], float],
+    ):
+        self.config, self.plan, self.checkpoints, self.log, self.stop = config, plan, checkpoints, log, stop
+        self.elapsed = elapsed
+        self.meter = StepMeter(plan, log.write, elapsed, self._advice)
+
+    def save(self, state: TrainState, step: int) -> None:
+        """Saves the state, but only one that is finite: what was saved before is what a diverged run has left."""
+        self.meter.flush()
+        if not steps.all_finite(state.params):
+            raise DivergenceError(f"A parameter is no longer a finite number at step {step}. {self._advice()}")
+        self.checkpoints.save(step, state, LAST)
+
+    def stop_if_wanted(self, step: int) -> None:
+        """Raises Stopped where a signal came, once everything that was saved is on disk."""
+        if self.stop.wanted():
+            self.checkpoints.wait()
+            raise self.stop.stopped(step, self.plan.total_steps)
+
+    def _advice(self) -> str:
+        saved = self.checkpoints.steps()
+        kept = f"The checkpoint of step {saved[-1]} is kept." if saved else "There was no checkpoint yet."
+        return (
+            f"{kept} Try a lower {arg('learning_rate')} than {self.config.learning_rate} in a new {arg('workdir')}, "
+            "and check the images."
+        )
+
+
+class Evaluator:
+    """Evaluates every set after an epoch, logs what was not logged before, and keeps the best parameters.
+
+    Attributes:
+      evaluations: Evaluations of the test sets after the last epoch, by name.
+    """
+
+    def __init__(
+        self,
+        loop: _Loop,
+        network: Network,
+        tests: Mapping[str, TestSet],
+        validation: Split | None,
+        on_epoch: OnEpoch,
+    ):
+        self._loop = loop
+        self._eval_steps = make_eval_steps(network)
+        self._variants = {name: split.about.get("variants", 1) for name, split in tests.items()}
+        self._sets = {name: on_devices(split) for name, split in tests.items()}
+        if validation is not None:
+            self._sets[VALIDATION] = on_devices(validation)
+        self._on_epoch = on_epoch
+        # Lines that a run killed after its evaluation has left; they are not written twice.
+        self._logged = {(line["step"], line["split"]): line["error"] for line in loop.log.kept if "error" in line}
+        best_step = max(loop.checkpoints.steps(BEST), default=None)
+        self._best_error = self._logged.get((best_step, VALIDATION), math.inf)
+        self.evaluations: dict[str, Evaluation] = {}
+
+    @property
+    def good_enough(self) -> bool:
+        """Whether the error on the training set's own test images is down to ``stop_at_error``."""
+        config = self._loop.config
+        evaluation = self.evaluations.get(config.dataset)
+        return bool(config.stop_at_error) and evaluation is not None and evaluation.error <= config.stop_at_error
+
+    def evaluate(self, state: TrainState, step: int) -> None:
+        """Evaluates every set; a wish to stop ends it between two sets, and the next start makes up for it."""
+        for name, split in self._sets.items():
+            variants = self._variants.get(name, 1)
+            evaluation = evaluate(self._eval_steps, state.params, split, self._loop.config.batch_size, variants)
+            self._write(name, step, evaluation)
+            if name == VALIDATION:
+                self._keep_best(evaluation, state, step)
+            else:
+                self.evaluations[name] = evaluation
+            if self._loop.stop.wanted():
+                return
+        if parallel.is_main():
+            self._on_epoch(self.evaluations, state, step)
+
+    def _write(self, name: str, step: int, evaluation: Evaluation) -> None:
+        if (step, name) not in self._logged:
+            metrics = {"loss": evaluation.loss, "error": evaluation.error, "seconds": self._loop.elapsed()}
+            self._loop.log.write(name, step, step / self._loop.plan.steps_per_epoch, metrics)
+
+    def _keep_best(self, evaluation: Evaluation, state: TrainState, step: int) -> None:
+        error = rounded(evaluation.error)  # as logged, because a run that goes on compares with the log
+        if error < self._best_error and step not in self._loop.checkpoints.steps(BEST):
+            self._best_error = error
+            self._loop.checkpoints.save(step, state.params, BEST)

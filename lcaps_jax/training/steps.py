@@ -1,0 +1,146 @@
+"""The training step, from a batch of indices to Adam's update, on data that lie on the devices.
+
+Axes: ``S`` steps of one call, ``B`` global batch, ``b`` a device's share of it, ``N`` images.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+from flax import struct
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lcaps_jax import parallel
+from lcaps_jax.config import Config
+from lcaps_jax.data import augment
+from lcaps_jax.data.augment import Array
+from lcaps_jax.networks import Network
+
+# Streams of randomness that all start at the run's seed.
+INIT, ORDER, SHIFT = range(3)
+# The stream of dropout within that of a step's shifts; it lies beyond every position in a batch.
+DROPOUT = 2**31
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that a step changes and a checkpoint holds.
+
+    Attributes:
+      step: Number of steps done, int32.
+      params: Parameters of the network.
+      opt_state: State of the optimizer.
+    """
+
+    step: jax.Array
+    params: dict
+    opt_state: optax.OptState
+
+
+@struct.dataclass
+class TrainData:
+    """What all steps read; replicated.
+
+    Attributes:
+      images: Images, ``[N, I, I, C]`` uint8.
+      labels: Class of each image, ``[N]`` int32.
+      key: Random key of the shifts.
+    """
+
+    images: Array
+    labels: Array
+    key: jax.Array
+
+
+@struct.dataclass
+class Batches:
+    """The batches of one call; divided among the devices.
+
+    Attributes:
+      index: Images of each step, ``[S, b]`` int32.
+      position: Places of the images in the global batch, ``[S, b]`` int32.
+      weight: 0 for padding and 1 for an image, ``[S, b]`` float32.
+    """
+
+    index: Array
+    position: Array
+    weight: Array
+
+
+def make_batches(index: np.ndarray, weight: np.ndarray | None = None) -> Batches:
+    """This process's share of global batches ``[S, B]``, with a leading device axis."""
+    position = np.broadcast_to(np.arange(index.shape[1], dtype=np.int32), index.shape)
+    weight = np.ones(index.shape, np.float32) if weight is None else weight
+    return Batches(*map(parallel.shard, (index, position, weight)))
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+    """Adam with an exponentially decaying learning rate (section 4)."""
+    schedule = optax.exponential_decay(
+        config.learning_rate, config.decay_steps, config.decay_rate, staircase=config.decay_staircase
+    )
+    return optax.adam(schedule)
+
+
+def init_params(network: Network, config: Config, channels: int) -> dict:
+    """Initial parameters, which depend on the seed alone; see ``compute_once``."""
+    image = jnp.zeros((1, config.image_size, config.image_size, channels))
+    key = jax.random.fold_in(jax.random.key(config.seed), INIT)
+    return network.init(key, image)["params"]
+
+
+def init_state(network: Network, optimizer: optax.GradientTransformation, config: Config, channels: int) -> TrainState:
+    """State before the first step; see ``compute_once``."""
+    params = init_params(network, config, channels)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def compute_once(compute: Callable[[], Any]) -> Any:
+    """Result of a function without arguments, as one program that is compiled without much optimization.
+
+    XLA's CPU compiler spends seconds optimizing the drawing of a network's initial parameters; these are the same bits
+    in a fifth of the time.
+    """
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(compute, compiler_options=options)()
+
+
+def make_train_steps(network: Network, optimizer: optax.GradientTransformation, max_shift: int) -> Callable:
+    """The training steps of one call.
+
+    Returns:
+      ``(state, TrainData, Batches) -> (state, metrics)``, mapped over the devices; the state is donated. Metrics are
+      ``loss [S]``, the mean over the batch, and ``errors [S]``, the number of wrong predictions in it.
+    """
+
+    def loss_and_errors(params, images, labels, keys):
+        output = network.apply({"params": params}, images, labels, keys)
+        errors = jnp.sum(jnp.argmax(output.activity, axis=-1) != labels)
+        return jnp.mean(network.loss(output, labels, images)), errors
+
+    def train_step(train_data: TrainData, state: TrainState, batch: Batches):
+        images, labels = train_data.images[batch.index], train_data.labels[batch.index]
+        step_key = jax.random.fold_in(train_data.key, state.step)
+        images = augment.to_unit_range(augment.augment(images, step_key, batch.position, max_shift))
+        dropout_keys = augment.keys_of(jax.random.fold_in(step_key, DROPOUT), batch.position)
+        loss_and_gradients = jax.value_and_grad(loss_and_errors, has_aux=True)
+        (loss, errors), gradients = loss_and_gradients(state.params, images, labels, dropout_keys)
+        gradients, loss = parallel.mean((gradients, loss))
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), {"loss": loss, "errors": parallel.total(errors)}
+
+    def train_steps(state, train_data, batches):
+        return lax.scan(functools.partial(train_step, train_data), state, batches)
+
+    return parallel.pmap(train_steps, donate_first=True)
+
+
+@jax.jit
+def all_finite(tree) -> jax.Array:
+    """Whether every number of a pytree is finite, a scalar bool."""
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))

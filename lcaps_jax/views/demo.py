@@ -1,0 +1,153 @@
+"""A page in the browser to draw a digit on, to turn, scale, shear and move it, and to see what a network makes of it.
+
+    pip install -r requirements/demo.txt
+    python -m lcaps_jax.views.demo                        # the small network of the package
+    python -m lcaps_jax.views.demo --workdir=runs/mine
+
+It listens on this machine alone unless --host says otherwise.
+"""
+
+from collections.abc import Callable
+import pathlib
+import sys
+from typing import Any
+
+from absl import flags
+import jax.numpy as jnp
+from matplotlib.figure import Figure
+import numpy as np
+
+from lcaps_jax import cli
+from lcaps_jax.config import ConfigError
+from lcaps_jax.data import DataError, affnist
+from lcaps_jax.data.resize import centred
+from lcaps_jax.pretrained import load_pretrained
+from lcaps_jax.runs import Run, load_run
+from lcaps_jax.views import plots
+
+_FIELD = 280  # pixels along a side of the field to draw in
+# The least and the largest rotation in degrees, scale, shear, and shift in pixels.
+LIMITS = {
+    "rotation": (-180.0, 180.0),
+    "scale": (0.3, 2.0),
+    "shear": (-1.0, 1.0),
+    "right": (-20.0, 20.0),
+    "down": (-20.0, 20.0),
+}
+
+
+def explainer(run: Run) -> Callable[..., tuple[dict[str, float], Figure]]:
+    """The function that the page calls: ``(picture, rotation, scale, shear, right, down)`` to activities and a figure.
+
+    Raises:
+      config.ConfigError: The network was trained on colour images, which cannot be drawn here.
+    """
+    config = run.config
+    if run.channels != 1:
+        raise ConfigError("The demo draws grey images, and this network was trained on coloured ones.")
+
+    def explain(picture, rotation, scale, shear, right, down):
+        for name, value in zip(LIMITS, (rotation, scale, shear, right, down)):
+            low, high = LIMITS[name]
+            if not isinstance(value, int | float) or not low <= value <= high:
+                raise DataError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}.")
+        transformation = affnist.Transformation(
+            rotation=jnp.deg2rad(jnp.array([rotation], jnp.float32)),
+            shear=jnp.array([shear], jnp.float32),
+            scale=jnp.array([[scale, scale]], jnp.float32),
+            shift=jnp.array([[round(down), round(right)]], jnp.int32),
+        )
+        image = jnp.asarray(centred(picture, config.image_size), jnp.float32) / 255
+        moved = affnist.warp(image[None], transformation, config.image_size)[..., None]
+        moved = np.clip(moved, 0, 1)  # because interpolation may leave [0, 1] by a rounding
+        output = run(moved)
+        activities = {name: float(a) for name, a in zip(run.class_names, output.activity[0])}
+        shown = np.rint(255 * moved[0]).astype(np.uint8)
+        return activities, plots.explained(shown, output, run.geometry, run.class_names)
+
+    return explain
+
+
+def page(run: Run):
+    """The page, a Gradio Blocks."""
+    import gradio as gr
+
+    explain = explainer(run)
+    blank = np.full((_FIELD, _FIELD, 4), 255, np.uint8)
+    empty: Any = {"background": blank, "layers": [], "composite": None}
+
+    def update(drawn, *amounts):
+        try:
+            ink = _ink(drawn)
+            return explain(ink, *amounts) if ink.any() else (None, None)
+        except DataError as error:
+            raise gr.Error(str(error)) from None
+
+    with gr.Blocks(title="lcaps_jax: a look inside") as blocks:
+        gr.Markdown(
+            "# A look inside a capsule network\n"
+            "Draw a digit; then turn, scale, shear and move it. The dots are where the kept capsules sit; beside them, "
+            "what the most active class makes of them on the way down the ladder."
+        )
+        with gr.Row():
+            with gr.Column():
+                brush = gr.Brush(default_size=12, colors=["#000000"], default_color="#000000", color_mode="fixed")
+                pad = gr.Sketchpad(
+                    value=empty, canvas_size=(_FIELD, _FIELD), fixed_canvas=True, brush=brush, label="Draw here",
+                    sources=(), transforms=(), layers=False,
+                )  # fmt: skip
+                sliders = [
+                    gr.Slider(low, high, 1.0 if name == "scale" else 0.0, step=0.05 if high < 3 else 1.0, label=name)
+                    for name, (low, high) in LIMITS.items()
+                ]
+            with gr.Column():
+                label = gr.Label(num_top_classes=min(10, len(run.class_names)), label="class activities")
+                plot = gr.Plot(show_label=False)
+        # The pad reports strokes as input; its change event does not fire for them.
+        pad.clear(lambda: empty, None, pad, show_progress="hidden")
+        changes = [pad.input, *(slider.change for slider in sliders)]
+        gr.on(changes, update, [pad, *sliders], [label, plot], show_progress="hidden", trigger_mode="always_last")
+    return blocks
+
+
+def _ink(drawn) -> np.ndarray:
+    """The drawing of Gradio's editor, ``[H, W]`` uint8: the opacity of its layers without the ground below."""
+    layers = [np.zeros((_FIELD, _FIELD, 4), np.uint8), *(drawn["layers"] if isinstance(drawn, dict) else ())]
+    for layer in layers:
+        if np.shape(layer) != layers[0].shape:
+            raise DataError(f"A drawing must be [{_FIELD}, {_FIELD}, 4], got {np.shape(layer)}.")
+    return np.max(layers, axis=0)[..., 3]
+
+
+def main() -> None:
+    """The command line."""
+    workdir = flags.DEFINE_string("workdir", None, "Folder of a run. Default: the small network of the package.")
+    host = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets other machines in.")
+    port = flags.DEFINE_integer("port", 7860, "Port to listen on.", 1, 65535)
+
+    def parsed(argv):
+        del argv
+        run = load_run(pathlib.Path(workdir.value)) if workdir.value else load_pretrained()
+        try:
+            blocks = page(run)
+        except ImportError:
+            sys.exit("Error: the demo needs Gradio: pip install gradio.")
+        try:
+            _, address, _ = blocks.launch(
+                server_name=host.value,
+                server_port=port.value,
+                share=False,
+                max_file_size="1mb",
+                quiet=True,
+                prevent_thread_lock=True,
+            )
+        except OSError as error:
+            sys.exit(f"Error: {error} Give another --port.")
+        print(f"The page is at {address} (Ctrl+C ends it).", flush=True)
+        blocks.block_thread()
+
+    cli.run(parsed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,432 @@
+"""The plots of a run: curves, matrices, and images with what a network makes of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+import pathlib
+import re
+
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from matplotlib.ticker import LogLocator, NullFormatter
+import numpy as np
+import numpy.typing as npt
+
+from lcaps_jax.data import Split, TestSet
+from lcaps_jax.data.augment import Array
+from lcaps_jax.networks import Geometry, NetworkOutput
+from lcaps_jax.networks.capsnet import perturbed_reconstructions
+from lcaps_jax.runs import Run
+from lcaps_jax.training import Evaluation, read_metrics
+
+FOLDER = "figures"
+_PROFILE_CAPSULES = 300  # as in the paper's Figure 4
+_MISTAKES = 25
+_SHOWN = 8  # images of a set that are drawn with what the network makes of them
+_DPI = 130
+
+
+def write_all(
+    run: Run, workdir: pathlib.Path, evaluations: Mapping[str, Evaluation], splits: Mapping[str, TestSet]
+) -> None:
+    """Draws a run: its training curve, and for each set what was measured and what the network makes of some images."""
+    names = run.class_names
+    save(training_curve(read_metrics(workdir)), workdir, "training_curve")
+    for name, evaluation in evaluations.items():
+        save(confusion_matrix(evaluation, names, name), workdir, f"confusion_{name}")
+        if evaluation.primary_activity is not None:
+            save(activity_profile(evaluation, name), workdir, f"activity_{name}")
+        save(worst_mistakes(evaluation, splits[name], names, name), workdir, f"mistakes_{name}")
+    for name in evaluations:
+        _write_examples(run, workdir, splits[name], name)
+
+
+def _write_examples(run: Run, workdir: pathlib.Path, split: TestSet, name: str) -> None:
+    """Draws what the network has of the first images of a set: kept capsules, or reconstructions and poses."""
+    shown = split.take(np.arange(min(_SHOWN, len(split))))
+    output = run(shown.images)
+    if output.index is not None:
+        save(kept_capsules(shown, output, run.geometry, run.class_names, name), workdir, f"capsules_{name}")
+    if output.reconstruction is not None:
+        save(reconstructions(shown, output, run.class_names, name), workdir, f"reconstructions_{name}")
+        label = shown.labels[0]
+        images, offsets = perturbed_reconstructions(run.params, output.pose[0], label, shown.images.shape[1:])
+        save(perturbations(images, offsets, run.class_names[label]), workdir, f"perturbations_{name}")
+
+
+def save(figure: Figure, workdir: pathlib.Path, name: str, folder: str = "") -> pathlib.Path:
+    """Writes a plot of a run into a folder of its plots, and returns the path."""
+    place = workdir / FOLDER / folder
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / (re.sub(r"[^\w.-]+", "_", name) + ".png")  # TFDS has names as emnist/balanced
+    figure.savefig(path, dpi=_DPI, bbox_inches="tight")
+    return path
+
+
+def _plain(name: str) -> str:
+    """A name that somebody chose, as Matplotlib is to show it: what stands between dollar signs is no formula."""
+    return name.replace("$", r"\$")
+
+
+def show_image(axes, image: np.ndarray) -> None:
+    """Draws an image ``[I, I, C]``, uint8, grey or in colours."""
+    axes.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
+    axes.axis("off")
+
+
+def training_curve(lines: Sequence[dict]) -> Figure:
+    """Loss and error against epochs, from the lines of ``metrics.jsonl``."""
+    figure = Figure(figsize=(9, 3.6))
+    for axes, quantity, unit in zip(figure.subplots(1, 2), ("loss", "error"), ("", " (%)")):
+        for split in sorted({line["split"] for line in lines}, key=lambda split: (split != "train", split)):
+            points = [
+                (line["epoch"], line[quantity]) for line in lines if line["split"] == split and line[quantity] > 0
+            ]
+            style = {"linewidth": 0.8, "alpha": 0.7} if split == "train" else {"marker": "o", "markersize": 3}
+            axes.plot(*zip(*points) if points else ((), ()), label=_plain(split), **style)
+        axes.set(xlabel="epoch", title=quantity + unit, yscale="log")
+        axes.grid(alpha=0.3, which="both")
+        if lines:
+            axes.legend()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    last = {line["split"]: line["error"] for line in lines if line["split"] != "train"}
+    figure.suptitle(", ".join(f"{_plain(split)}: {error:.2f} % error" for split, error in last.items()))
+    figure.tight_layout()
+    return figure
+
+
+def confusion_matrix(evaluation: Evaluation, class_names: Sequence[str], name: str) -> Figure:
+    """Images by true and predicted class; the mistakes are coloured, by their number."""
+    class_names = list(map(_plain, class_names))
+    mistakes = evaluation.confusion.copy()
+    np.fill_diagonal(mistakes, 0)
+    size = min(max(5.0, 0.4 * len(class_names)), 14.0)
+    figure = Figure(figsize=(size, size))
+    axes = figure.subplots()
+    axes.imshow(mistakes, cmap="Reds")
+    if len(class_names) <= 30:
+        for row, column in np.ndindex(*mistakes.shape):
+            count = evaluation.confusion[row, column]
+            if count:
+                dark = mistakes[row, column] > 0.6 * max(1, mistakes.max())
+                axes.text(
+                    column, row, str(count), ha="center", va="center", fontsize=8, color="white" if dark else "black"
+                )
+        axes.set_xticks(range(len(class_names)), class_names, rotation=90 if max(map(len, class_names)) > 2 else 0)
+        axes.set_yticks(range(len(class_names)), class_names)
+    axes.set(
+        xlabel="predicted", ylabel="true", title=f"{_plain(name)}: {evaluation.errors} errors in {evaluation.count}"
+    )
+    return figure
+
+
+def activity_profile(evaluation: Evaluation, name: str) -> Figure:
+    """Mean activity of the most active primary capsules, ranked by it, and how often each is kept (paper, Figure 4)."""
+    ranked = np.argsort(-evaluation.primary_activity, kind="stable")[:_PROFILE_CAPSULES]
+    figure = Figure(figsize=(7, 3.6))
+    axes = figure.subplots()
+    axes.bar(np.arange(len(ranked)), evaluation.primary_activity[ranked], width=1, label="mean activity")
+    if evaluation.kept is not None:
+        kept = evaluation.kept[ranked]
+        axes.plot(kept, ".", color="tab:red", markersize=3, label="share of images in which it is kept")
+    count = len(evaluation.primary_activity)
+    axes.set(xlabel=f"the {len(ranked)} most active of {count} primary capsules", ylim=(0, 1.03), title=_plain(name))
+    axes.legend()
+    return figure
+
+
+def worst_mistakes(evaluation: Evaluation, split: TestSet, class_names: Sequence[str], name: str) -> Figure:
+    """The wrongly classified images that the network was surest of, with true and predicted class."""
+    class_names = list(map(_plain, class_names))
+    wrong = np.flatnonzero(evaluation.predicted != split.labels)
+    worst = wrong[np.argsort(-evaluation.margin[wrong], kind="stable")][:_MISTAKES]
+    columns = 5
+    rows = max(1, -(-len(worst) // columns))
+    figure = Figure(figsize=(1.5 * columns, 1.75 * rows + 0.5))
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    shown = split.take(worst)
+    for axes, i, image, label in zip(grid, worst, shown.images, shown.labels):
+        show_image(axes, image)
+        true, predicted = class_names[label], class_names[evaluation.predicted[i]]
+        axes.set_title(f"{true} taken for {predicted}\nmargin {evaluation.margin[i]:.2f}", fontsize=8)
+    figure.suptitle(f"{_plain(name)}: the {len(worst)} worst of {len(wrong)} mistakes")
+    figure.tight_layout()
+    return figure
+
+
+def kept_capsules(
+    split: Split, output: NetworkOutput, sizes: Geometry, class_names: Sequence[str], name: str
+) -> Figure:
+    """Images with the places of their kept capsules over them, and the activity of each class below.
+
+    Args:
+      split: Images and labels.
+      output: Output of the network for these images.
+      sizes: Grid of the network's primary capsules.
+      class_names: Names of the J classes.
+      name: Name of the data set.
+
+    Returns:
+      The figure. A dot is the centre of what the capsules at that position see, larger where more of them are kept.
+    """
+    class_names = list(map(_plain, class_names))
+    count = len(split)
+    figure = Figure(figsize=(1.8 * count, 3.6))
+    rows = figure.subplots(2, count, squeeze=False, height_ratios=(1.3, 1))
+    most = max(_kept_by_place(index, sizes)[1].max() for index in output.index)
+    for i in range(count):
+        show_image(rows[0, i], split.images[i])
+        _show_kept(rows[0, i], output.index[i], sizes, most)
+        activity = np.asarray(output.activity[i])
+        predicted, true = int(np.argmax(activity)), int(split.labels[i])
+        colours = [
+            "tab:green" if j == true else "tab:red" if j == predicted else "tab:gray" for j in range(len(activity))
+        ]
+        rows[1, i].bar(np.arange(len(activity)), activity, color=colours)
+        rows[1, i].set(ylim=(0, 1), yticks=[0, 1] if i == 0 else [])
+        if len(class_names) <= 10 and max(map(len, class_names)) <= 2:
+            rows[1, i].set_xticks(range(len(class_names)), class_names, fontsize=7)
+        else:
+            rows[1, i].set(xticks=[], xlabel=f"{class_names[true]} as {class_names[predicted]}")
+    rows[1, 0].set_ylabel("class activity")
+    figure.suptitle(f"{_plain(name)}: where the {output.index.shape[1]} kept of {sizes.capsules} primary capsules sit")
+    figure.tight_layout()
+    return figure
+
+
+def _kept_by_place(index: Array, sizes: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Places where capsules ``[K]`` are kept, row by row, and how many at each."""
+    return np.unique(np.asarray(index) // sizes.types, return_counts=True)
+
+
+def _show_kept(axes, index: Array, sizes: Geometry, most: int | None = None) -> None:
+    """Draws a dot where capsules ``[K]`` are kept, its area by their number; dots of ``most`` touch."""
+    places, kept = _kept_by_place(index, sizes)
+    centres = sizes.stride * np.stack(np.divmod(places, sizes.grid), axis=1) + (sizes.receptive_field - 1) / 2
+    diameters = sizes.stride * np.sqrt(kept / (most or kept.max()))
+    for (y, x), diameter in zip(centres, diameters):
+        axes.add_patch(Circle((x, y), diameter / 2, color="tab:orange", alpha=0.75, linewidth=0))
+
+
+def classified(
+    image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, class_names: Sequence[str], name: str
+) -> Figure:
+    """An image ``[I, I, C]`` uint8 with the places of its kept capsules, and its class activities.
+
+    Without kept capsules no places are shown. Of more than ten classes the ten most active are.
+    """
+    class_names = list(map(_plain, class_names))
+    figure = Figure(figsize=(6.2, 3.2))
+    left, right = figure.subplots(1, 2)
+    show_image(left, image)
+    if output.index is not None:
+        _show_kept(left, output.index[0], sizes)
+    activity = np.asarray(output.activity[0])
+    best = np.sort(np.argsort(-activity, kind="stable")[:10])
+    predicted = int(np.argmax(activity))
+    right.barh(
+        [class_names[j] for j in best],
+        activity[best],
+        color=["tab:green" if j == predicted else "tab:gray" for j in best],
+    )
+    right.set(xlim=(0, 1), xlabel="class activity")
+    right.invert_yaxis()
+    figure.suptitle(f"{_plain(name)}: {class_names[predicted]}")
+    figure.tight_layout()
+    return figure
+
+
+def explained(image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, class_names: Sequence[str]) -> Figure:
+    """The inside of one decision: an image ``[I, I, C]`` uint8 and what the network computed of it (``B`` = 1).
+
+    The image with the places of its kept capsules; the kept capsules beside what the most active class regresses them
+    to; and the reconstruction of a network that has one.
+    """
+    class_names = list(map(_plain, class_names))
+    best = int(np.argmax(output.activity[0]))
+    panels = 1 + 2 * (output.regressed is not None) + (output.reconstruction is not None)
+    figure = Figure(figsize=(2.9 * panels, 3.2))
+    row = list(figure.subplots(1, panels, squeeze=False)[0])
+    axes = row.pop(0)
+    show_image(axes, image)
+    axes.set_title("as the network sees it", fontsize=9)
+    if output.index is not None:
+        _show_kept(axes, output.index[0], sizes)
+        axes.set_title("where its kept capsules sit", fontsize=9)
+    if output.regressed is not None:
+        for values, title in (
+            (output.kept[0], "the kept capsules"),
+            (output.regressed[0, best], f"as class {class_names[best]} regresses them"),
+        ):
+            axes = row.pop(0)
+            axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+            axes.set_title(title, fontsize=9)
+            axes.set(xlabel="dimension", ylabel="kept capsule")
+    if output.reconstruction is not None:
+        axes = row.pop(0)
+        show_image(axes, _as_uint8(np.asarray(output.reconstruction[0])).reshape(image.shape))
+        axes.set_title(f"reconstructed from class {class_names[best]}", fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+def reconstructions(split: Split, output: NetworkOutput, class_names: Sequence[str], name: str) -> Figure:
+    """Images above what CapsNet's decoder makes of the pose of the predicted class."""
+    class_names = list(map(_plain, class_names))
+    count = len(split)
+    figure = Figure(figsize=(1.3 * count, 3.3))
+    rows = figure.subplots(2, count, squeeze=False)
+    decoded = _as_uint8(np.asarray(output.reconstruction).reshape(split.images.shape))
+    for i in range(count):
+        show_image(rows[0, i], split.images[i])
+        show_image(rows[1, i], decoded[i])
+        predicted = class_names[int(np.argmax(output.activity[i]))]
+        rows[0, i].set_title(class_names[split.labels[i]], fontsize=8)
+        rows[1, i].set_title(f"as {predicted}", fontsize=8)
+    figure.suptitle(f"{_plain(name)}: images, and their reconstructions from the pose of the predicted class")
+    figure.tight_layout()
+    return figure
+
+
+def perturbations(images: np.ndarray, offsets: np.ndarray, class_name: str) -> Figure:
+    """Reconstructions ``[D, M, I, I, C]`` of a pose, a row for each dimension, moved by ``offsets [M]``."""
+    dims, count = images.shape[:2]
+    figure = Figure(figsize=(0.6 * count, 0.62 * dims))
+    grid = figure.subplots(dims, count, squeeze=False)
+    decoded = _as_uint8(images)
+    for i, j in np.ndindex(dims, count):
+        show_image(grid[i, j], decoded[i, j])
+        if i == 0:
+            grid[0, j].set_title(f"{offsets[j]:+.2f}", fontsize=7)
+    figure.suptitle(
+        f"A {_plain(class_name)}, reconstructed as each of the {dims} dimensions of its pose is moved", fontsize=9
+    )
+    figure.subplots_adjust(wspace=0.05, hspace=0.05, top=0.93, left=0.01, right=0.99, bottom=0.01)
+    return figure
+
+
+def _as_uint8(images: np.ndarray) -> np.ndarray:
+    return np.rint(255 * images).astype(np.uint8)
+
+
+def lengths_and_couplings(activity: np.ndarray, coupling: np.ndarray, shown: int = 100) -> Figure:
+    """Mean length and mean coupling coefficient ``[n]`` of the most active capsules of a CapsNet (paper, Figure 1)."""
+    ranked = np.argsort(-activity, kind="stable")[:shown]
+    figure = Figure(figsize=(7, 3.4))
+    left = figure.subplots()
+    left.bar(np.arange(len(ranked)), activity[ranked], width=1, color="tab:blue", alpha=0.7)
+    left.set(xlabel=f"the {len(ranked)} most active of {len(activity)} primary capsules", ylim=(0, 1))
+    left.set_ylabel("mean length", color="tab:blue")
+    right = left.twinx()
+    right.bar(np.arange(len(ranked)), coupling[ranked], width=0.5, color="tab:red", alpha=0.7)
+    right.set_ylabel("mean coupling coefficient to the class", color="tab:red")
+    figure.tight_layout()
+    return figure
+
+
+def activity_levels(activities: Mapping[int, np.ndarray]) -> Figure:
+    """Mean activity ``[n]`` of the most active capsules, for several K (paper, Figure 4)."""
+    figure = Figure(figsize=(3.6 * len(activities), 3))
+    for axes, (k, activity) in zip(
+        figure.subplots(1, len(activities), sharey=True, squeeze=False)[0], activities.items()
+    ):
+        ranked = np.sort(activity)[::-1][:_PROFILE_CAPSULES]
+        axes.bar(np.arange(len(ranked)), ranked, width=1)
+        axes.axvline(k - 0.5, color="tab:red", linewidth=0.8)
+        axes.set(title=f"K={k}", ylim=(0, 1), xlabel=f"the {len(ranked)} most active of {len(activity)}")
+    figure.axes[0].set_ylabel("mean activity")
+    figure.tight_layout()
+    return figure
+
+
+_BINS = 8
+
+
+def equal_ranges(values: np.ndarray) -> np.ndarray:
+    """Edges of ranges of equal width over all values."""
+    return np.linspace(values.min(), values.max(), _BINS + 1)
+
+
+def binned_errors(
+    values: np.ndarray, edges: np.ndarray, wrong: Mapping[str, np.ndarray]
+) -> list[tuple[float, float, int, dict]]:
+    """Error in percent of each network, by ranges of a quantity: lower and upper end, images, errors by name."""
+    lines = []
+    for low, high, inside in _ranges(values, edges):
+        errors = {name: round(100 * float(mistakes[inside].mean()), 2) for name, mistakes in wrong.items()}
+        lines.append((low, high, int(inside.sum()), errors))
+    return lines
+
+
+def _ranges(values: np.ndarray, edges: np.ndarray) -> Iterator[tuple[float, float, np.ndarray]]:
+    """Ranges between edges that hold any of the values: lower and upper end, and which values."""
+    place = np.clip(np.digitize(values, edges) - 1, 0, len(edges) - 2)
+    for i in np.unique(place):
+        yield float(edges[i]), float(edges[i + 1]), place == i
+
+
+def errors_by(quantities: Mapping[str, tuple[np.ndarray, np.ndarray]], wrong: Mapping[str, np.ndarray]) -> Figure:
+    """Error against each quantity ``[N]``, of networks with these mistakes ``[N]`` by name.
+
+    A point is one range between edges, at the mean of the values in it.
+    """
+    errors: dict[str, dict] = {name: {} for name in wrong}
+    for quantity, (values, edges) in quantities.items():
+        means = np.array([values[inside].mean() for *_, inside in _ranges(values, edges)])
+        lines = binned_errors(values, edges, wrong)
+        for name in wrong:
+            errors[name][quantity] = means, np.array([of_range[name] for *_, of_range in lines])
+    return errors_under(errors)
+
+
+def errors_under(errors: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> Figure:
+    """Error in percent against the amount of each kind of transformation, of networks by name."""
+    kinds = list(next(iter(errors.values())))
+    figure = Figure(figsize=(3 * len(kinds), 3.2), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds):
+        for name, by_kind in errors.items():
+            axes.plot(*by_kind[kind], "o-", markersize=3, label=_plain(name))
+        axes.set(xlabel=kind)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set(ylabel="error (%)", ylim=(0, None))  # of all: they share it, and it ends where the highest does
+    _legend_above(figure)
+    return figure
+
+
+def _legend_above(figure: Figure) -> None:
+    """The legend of the first axes, above all of them, where it covers no curve."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)), frameon=False)
+
+
+def activity_under(
+    label: int,
+    sweeps: Mapping[str, np.ndarray],
+    results: Mapping[str, Mapping[str, Mapping[str, npt.ArrayLike | None]]],
+) -> Figure:
+    """Activity of a digit's class above its pose, one line for each dimension, as the digit is transformed.
+
+    Args:
+      label: Class of the digit.
+      sweeps: Amounts ``[M]`` by name of the transformation.
+      results: By network and transformation, ``"activity"`` ``[M]`` and ``"pose"`` ``[M, D]``, None without capsules.
+    """
+    posed = [name for name, by_sweep in results.items() if by_sweep[next(iter(sweeps))]["pose"] is not None]
+    figure = Figure(figsize=(3.4 * len(sweeps), 2.4 * (1 + len(posed))), layout="constrained")
+    grid = figure.subplots(1 + len(posed), len(sweeps), squeeze=False, sharex="col")
+    for column, (sweep, values) in enumerate(sweeps.items()):
+        for name, by_sweep in results.items():
+            grid[0, column].plot(values, by_sweep[sweep]["activity"], label=name)
+        grid[0, column].set(title=sweep, ylim=(0, 1.02))
+        for row, name in enumerate(posed, start=1):
+            grid[row, column].set_prop_cycle(color=colormaps["tab20"](range(20)))  # the usual ten repeat before 16
+            grid[row, column].plot(values, results[name][sweep]["pose"], linewidth=0.8)
+        grid[-1, column].set_xlabel(sweep)
+    grid[0, 0].set_ylabel(f"activity of class {label}")
+    for row, name in enumerate(posed, start=1):
+        grid[row, 0].set_ylabel(f"pose of class {label}\n{name}", fontsize=8)
+    _legend_above(figure)
+    return figure

@@ -1,0 +1,196 @@
+"""The generated affNIST against the reference and its own rules, and the reader of the official files on made ones."""
+
+import dataclasses
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import requests
+from scipy import io
+
+from lcaps_jax import data, networks, training
+from lcaps_jax.data import Affnist, DataError, Split, affnist
+from lcaps_jax.data.affnist import CANVAS, Transformation
+import reference
+import workloads
+
+_MANY = 4000
+
+
+def _digits(count=12, seed=0):
+    """Made strokes inside the 20x20 middle, as MNIST's digits are."""
+    rng = np.random.default_rng(seed)
+    images = np.zeros((count, 28, 28), np.float32)
+    for image in images:
+        for _ in range(3):
+            row, column = rng.integers(5, 18, 2)
+            image[row : row + rng.integers(1, 6), column : column + rng.integers(1, 6)] = rng.uniform(0.3, 1)
+    return images
+
+
+def _slow_warp(image, rotation, shear, scale, shift):
+    """Pixel by pixel in float64, by the inverse of the composed matrix."""
+    cos, sin = np.cos(rotation), np.sin(rotation)
+    matrix = np.diag(scale) @ [[1, shear], [0, 1]] @ np.array([[cos, -sin], [sin, cos]])
+    inverse = np.linalg.inv(matrix)
+    out = np.zeros((CANVAS, CANVAS))
+    for r in np.ndindex(CANVAS, CANVAS):
+        y, x = inverse @ (np.array(r) - 19.5 - shift) + 13.5
+        y0, x0 = int(np.floor(y)), int(np.floor(x))
+        for i, j in np.ndindex(2, 2):
+            if 0 <= y0 + i < 28 and 0 <= x0 + j < 28:
+                out[r] += image[y0 + i, x0 + j] * (1 - abs(y - y0 - i)) * (1 - abs(x - x0 - j))
+    return out
+
+
+def test_warp_against_the_reference():
+    z = reference.load("affine_seed0.npz")
+    transformation = Transformation(
+        rotation=jnp.asarray(z["theta"], jnp.float32),
+        shear=jnp.asarray(z["shear"], jnp.float32),
+        scale=jnp.stack([z["scale_y"], z["scale_x"]], axis=1).astype(jnp.float32),
+        shift=jnp.stack([z["shift_y"], z["shift_x"]], axis=1).astype(jnp.int32),
+    )
+    warped = jax.jit(affnist.warp)(z["images"] / np.float32(255), transformation)
+    np.testing.assert_allclose(warped, z["warped"], atol=1e-3)
+
+
+def test_distort_does_what_it_reports():
+    images = _digits(4)
+    warped, done = affnist.distort(jax.random.key(0), images, np.arange(4))
+    assert warped.shape == (4, CANVAS, CANVAS)
+    for i in range(4):
+        expected = _slow_warp(images[i], *(np.asarray(part[i]) for part in jax.tree.leaves(done)))
+        np.testing.assert_allclose(warped[i], expected, atol=1e-4)
+
+
+def test_parameters_are_uniform_within_the_bounds():
+    images = np.repeat(_digits(1), _MANY, axis=0)
+    _, done = affnist.distort(jax.random.key(1), images, np.arange(_MANY))
+    bounds = {"rotation": np.deg2rad(20), "shear": 0.2}
+    values = {name: np.asarray(getattr(done, name)) / bound / 2 + 0.5 for name, bound in bounds.items()}
+    values |= {f"scale{i}": (np.asarray(done.scale[:, i]) - 0.8) / 0.4 for i in range(2)}
+    for name, value in values.items():
+        assert 0 <= value.min() < 0.01 and 0.99 < value.max() <= 1, name
+        # Kolmogorov's distance from uniform, at a level of one in a thousand.
+        distance = np.max(np.abs(np.sort(value) - (np.arange(_MANY) + 0.5) / _MANY))
+        assert distance < 1.95 / np.sqrt(_MANY), name
+    assert np.abs(np.corrcoef(np.stack(list(values.values()))) - np.eye(4)).max() < 0.06
+
+
+def test_ink_stays_on_the_canvas_and_goes_everywhere_it_can():
+    images = _digits()
+    index = np.tile(np.arange(len(images)), 100)
+    positions = np.arange(len(index))
+    warped, done = affnist.distort(jax.random.key(2), images[index], positions)
+    unshifted = affnist.warp(images[index], affnist.draw(jax.random.key(2), positions))
+    ink = [np.where(np.asarray(x) > 0.05, x, 0) for x in (warped, unshifted)]
+    np.testing.assert_allclose(*(x.sum(axis=(1, 2)) for x in ink), rtol=1e-4)
+    inked = ink[0] > 0
+    for axis in (1, 2):  # borders are reached, at both ends, by some
+        covered = inked.any(axis=axis)
+        assert covered[:, 0].any() and covered[:, -1].any()
+    for i in range(20):  # where it was moved is where its ink is
+        np.testing.assert_allclose(ink[0][i], np.roll(ink[1][i], np.asarray(done.shift[i]), axis=(0, 1)), atol=1e-5)
+
+
+def test_an_image_s_transformation_depends_on_key_and_position_alone():
+    images = _digits()
+    whole, _ = affnist.distort(jax.random.key(0), images, np.arange(12))
+    part, _ = affnist.distort(jax.random.key(0), images[5:8], np.arange(5, 8))
+    np.testing.assert_allclose(part, whole[5:8], atol=1e-6)
+    other, _ = affnist.distort(jax.random.key(1), images, np.arange(12))
+    assert not np.allclose(other, whole)
+    black, _ = affnist.distort(jax.random.key(0), np.zeros((2, 28, 28), np.float32), np.arange(2))
+    assert not np.asarray(black).any()
+
+
+def _affnist(variants=3, count=30):
+    images = np.rint(255 * _digits(count)).astype(np.uint8)[..., None]
+    return Affnist(Split(images, np.arange(count, dtype=np.int32) % 10), variants)
+
+
+def test_variants_are_streamed_and_each_image_can_be_had_alone(monkeypatch):
+    split = _affnist()
+    monkeypatch.setattr(affnist, "_CHUNK", 7)
+    parts = list(split.parts())
+    assert len(split) == 90 and len(parts) == 3 and split.about["variants"] == 3
+    together = np.concatenate([part.images for part in parts])
+    assert together.shape == (90, 40, 40, 1) and together.dtype == np.uint8
+    np.testing.assert_array_equal(np.concatenate([part.labels for part in parts]), split.labels)
+    assert len({image.tobytes() for image in together}) == 90
+    taken = split.take(np.array([4, 33, 89]))
+    np.testing.assert_allclose(taken.images.astype(int), together[[4, 33, 89]], atol=1)
+    np.testing.assert_array_equal(taken.labels, split.labels[[4, 33, 89]])
+    assert split.transformations().shift.shape == (90, 2)
+
+
+def test_streamed_evaluation_is_that_of_the_whole():
+    config = dataclasses.replace(workloads.tiny_config(), image_size=40)
+    model = networks.from_config(config, 10)
+    params = training.compute_once(lambda: training.init_params(model, config, 1))
+    eval_steps = training.make_eval_steps(model)
+    split = _affnist()
+    whole = Split(np.concatenate([part.images for part in split.parts()]), split.labels)
+    one, other = (training.evaluate(eval_steps, params, training.on_devices(s), 16) for s in (split, whole))
+    assert one.count == other.count == 90
+    np.testing.assert_array_equal(one.confusion, other.confusion)
+    np.testing.assert_array_equal(one.predicted, other.predicted)
+    np.testing.assert_allclose(one.margin, other.margin, atol=1e-6)
+
+
+def _official(count, seed):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, 40, 40)).astype(np.uint8)
+    labels = rng.integers(0, 10, (1, count)).astype(np.uint8)
+    content = {"image": images.reshape(count, -1).T, "label_int": labels, "label_one_of_n": np.eye(10)[labels[0]].T}
+    return images, labels[0], content
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_official_files_are_read(tmp_path, zipped):
+    made = [_official(count=2, seed=i) for i in range(32)]
+    manual = tmp_path / "downloads" / "manual" / "affnist_official"
+    manual.mkdir(parents=True)
+    for i, (_, _, content) in enumerate(made, start=1):
+        io.savemat(manual / f"{i}.mat", {"affNISTdata": content})
+    (manual / "training_batches").mkdir()
+    for name in ("test.mat", "training_batches/1.mat"):  # no test digits, and test digits again
+        io.savemat(manual / name, {"affNISTdata": made[0][2]})
+    if zipped:
+        with zipfile.ZipFile(manual / "test_batches.zip", "w") as archive:
+            for path in sorted(manual.glob("[0-9]*.mat")):
+                archive.write(path, f"test_batches/{path.name}")
+                path.unlink()
+    split = data.load_test("affnist_official", str(tmp_path), 40)
+    images, labels = (np.concatenate([part[i] for part in made]) for i in range(2))
+    assert split.images.shape == (64, 40, 40, 1) and split.about["variants"] == 32
+    expected = {(image.tobytes(), int(label)) for image, label in zip(images, labels)}
+    assert {(image.tobytes(), int(label)) for image, label in zip(split.images, split.labels)} == expected
+
+
+def test_official_batches_that_are_missing_are_named(tmp_path):
+    manual = tmp_path / "downloads" / "manual" / "affnist_official"
+    manual.mkdir(parents=True)
+    for number in range(1, 32):
+        (manual / f"{number}.mat").touch()
+    with pytest.raises(DataError, match=r"32\.mat of the 32 test batches are missing"):
+        data.load_test("affnist_official", str(tmp_path), 40)
+
+
+def test_affnist_is_for_tests_and_of_one_size(tmp_path):
+    with pytest.raises(DataError, match="name=affnist: is a test set: train on expanded_mnist"):
+        data.load("affnist")
+    with pytest.raises(DataError, match="name=affnist: has images of 40x40 pixels, and the network's are 28x28"):
+        data.load_test("affnist", None, 28)
+
+
+def test_official_files_that_cannot_be_had_are_named_in_seconds(tmp_path, monkeypatch):
+    def unreachable(*address, **options):
+        raise requests.ConnectionError("network is unreachable")
+
+    monkeypatch.setattr(requests, "head", unreachable)
+    with pytest.raises(DataError, match=r"cannot be reached.*Put test_batches.zip.*into .*manual/affnist_official"):
+        data.load_test("affnist_official", str(tmp_path), 40)

@@ -1,0 +1,83 @@
+"""The experiments by their names, on networks small enough to train in seconds, and on the results in the documents."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from experiments import kept
+from experiments.__main__ import run
+from experiments.cells import CELLS
+from experiments.plan import Plan
+from lcaps_jax import data, runs
+from lcaps_jax.config import Config, ConfigError
+from lcaps_jax.data.augment import to_unit_range
+from lcaps_jax.networks.base import geometry
+import workloads
+
+
+def test_unknown_experiments_are_refused_with_the_known_ones(tmp_path):
+    for names in (["tabel2"], []):
+        with pytest.raises(ConfigError, match="table2, table3, figure1, figure4, kept, robustness, ablations, all"):
+            run(names, Plan(tmp_path, quick=True, data_dir=None))
+
+
+def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch, capsys):
+    for name in ("mnist_9x9_k50", "mnist_9x9_k70"):
+        shutil.copytree(tiny_run[0], tmp_path / name)
+        results = runs.read_results(tmp_path / name)
+        (tmp_path / name / "results.json").write_text(json.dumps({**results, "mnist": results["sample"]}))
+    settings = Config(**workloads.TINY)
+    monkeypatch.setattr(Plan, "settings_of", lambda self, flagfile, seed: dataclasses.replace(settings, seed=seed))
+    zeros = data.Split(workloads.random_split(20).images, np.zeros(20, np.int32))
+    split = workloads.random_split(1000)
+    monkeypatch.setattr(data, "load", lambda *arguments: data.Source(zeros, split, tuple("0123456789"), 28))
+    monkeypatch.setattr(data, "load_test", lambda *arguments: split)
+    plan = Plan(tmp_path, quick=False, data_dir=None, train=False)
+    run(["table2", "table3", "figure1", "figure4", "kept"], plan)
+    printed = capsys.readouterr().out
+    for missing in ("table3: not timed", "figure1: without mnist_capsnet", "figure4: without mnist_9x9_k100"):
+        assert missing in printed
+    assert (tmp_path / "figures" / "figure4.png").stat().st_size > 5000
+    rows = json.loads((tmp_path / "table2.json").read_text())
+    assert len(rows) == len(CELLS) and (tmp_path / "table2.md").read_text() in printed
+    there = [cell.flagfile for cell, row in zip(CELLS, rows) if row["error, %"]]
+    assert there == ["mnist_9x9_k70", "mnist_9x9_k50"]
+    tiny = runs.load_run(tiny_run[0])
+    index = tiny.network.apply({"params": tiny.params}, to_unit_range(split.images)).index
+    selection = kept.selection(np.asarray(index), split.labels, geometry(28, 9, 9, 2))
+    kept_rows = json.loads((tmp_path / "kept.json").read_text())
+    assert [row["network"] for row in kept_rows] == [f"L-CapsNet 9x9, K={k}" for k in (50, 70)]
+    assert {row["in common, two digits, %"] for row in kept_rows} == {f"{100 * selection['in_common']:.0f}"}
+    assert {row["their types"] for row in kept_rows} == {f"{selection['types_ever']} of 2"}
+    assert {row["by chance, %"] for row in kept_rows} == {f"{100 * 5 / selection['ever']:.0f}"}
+    # What was measured is kept as text, and is drawn again without the networks.
+    measured = json.loads((tmp_path / "mnist_9x9_k50" / "experiments" / "zeros.json").read_text())
+    assert len(measured["activity"]) == 72 and measured["coupling"] is None
+    (tmp_path / "figures" / "figure4.png").unlink()
+    shutil.rmtree(tmp_path / "mnist_9x9_k50" / "checkpoints")
+    shutil.rmtree(tmp_path / "mnist_9x9_k70" / "checkpoints")
+    (tmp_path / "mnist_9x9_k70" / "experiments" / "zeros.json").unlink()
+    monkeypatch.setattr(runs, "load_run", None)
+    run(["table2", "figure4"], plan)
+    assert (tmp_path / "figures" / "figure4.png").exists()
+    assert json.loads((tmp_path / "table2.json").read_text()) == rows
+    assert "figure4: without mnist_9x9_k70, whose checkpoints are gone." in capsys.readouterr().out
+    settings = dataclasses.replace(settings, k=6)
+    with pytest.raises(ConfigError, match="k=6: the run in .*mnist_9x9_k70 was begun with k=5"):
+        run(["table2"], plan)
+
+
+def test_the_tables_of_the_documents_are_those_of_the_raw_results(tmp_path):
+    """Every line with a figure that the commands make of ``docs/results`` stands in ``docs/results.md``."""
+    docs = workloads.REPOSITORY / "docs"
+    workdir = shutil.copytree(docs / "results", tmp_path / "results")
+    run(["table2", "ablations"], Plan(workdir, quick=False, data_dir=None, train=False))
+    written = (docs / "results.md").read_text().splitlines()
+    for table in ("table2", "ablations"):
+        lines = (workdir / f"{table}.md").read_text().splitlines()
+        lines = [line for line in lines if not re.search(r" M \|( \d+ \|)?  \|", line)]  # no error: not run
+        assert len(lines) > 6 and [line for line in lines if line not in written] == []

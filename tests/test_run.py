@@ -1,0 +1,46 @@
+"""A run is callable: images of any number, bytes or floats, to what the network computes of them."""
+
+import jax
+import numpy as np
+import pytest
+
+from lcaps_jax.data import DataError
+import workloads
+
+
+@pytest.mark.parametrize("settings", [{}, {"model": "capsnet"}, {"model": "cnn"}, {"activity": "length"}])
+@pytest.mark.parametrize("count", [1, 3, 130])
+def test_a_run_gives_the_network_s_output_whatever_the_number(settings, count):
+    run = workloads.untrained_run(**settings)
+    images = workloads.random_split(count).images
+    output = run(images)
+    expected = jax.jit(run.network.apply)({"params": run.params}, images / np.float32(255))
+    assert jax.tree.structure(output) == jax.tree.structure(expected)
+    np.testing.assert_allclose(output.activity, expected.activity, atol=1e-5)
+    assert all(isinstance(leaf, np.ndarray) and len(leaf) == count for leaf in jax.tree.leaves(output))
+    parts = list(run.batches(images))
+    assert sum(len(part.activity) for part in parts) == count
+    np.testing.assert_array_equal(np.concatenate([part.activity for part in parts]), output.activity)
+
+
+def test_floats_are_taken_as_they_are():
+    run = workloads.untrained_run()
+    images = workloads.random_split(5).images
+    for dtype in (np.float32, np.float64):
+        np.testing.assert_allclose(run(images.astype(dtype) / 255).activity, run(images).activity, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (np.zeros((2, 28, 28), np.uint8), r"images have the shape \(2, 28, 28\): this network takes \[N, 28, 28, 1\]"),
+        (np.zeros((2, 20, 20, 1), np.uint8), r"the shape \(2, 20, 20, 1\)"),
+        (np.zeros((0, 28, 28, 1), np.uint8), "N of at least 1"),
+        (np.full((1, 28, 28, 1), 255.0), "images are float64 from 255 to 255: they must be bytes .* or floats from 0"),
+        (np.full((1, 28, 28, 1), np.nan), "from nan to nan"),
+        (np.zeros((1, 28, 28, 1), np.int64), "images are int64"),
+    ],
+)
+def test_images_that_cannot_be_meant_are_refused(images, message):
+    with pytest.raises(DataError, match=message):
+        workloads.untrained_run()(images)

@@ -1,0 +1,49 @@
+"""Intervals by hand, and what a killed run's log is worth."""
+
+import json
+
+import pytest
+
+from lcaps_jax.training import wilson_interval
+from lcaps_jax.training.metric_log import METRICS_FILE, MetricLog, read_metrics
+
+
+def test_wilson_interval_of_known_cases():
+    """Values of Wilson's formula as Brown, Cai and DasGupta (2001) and common calculators give them."""
+    assert wilson_interval(0, 10) == pytest.approx((0, 27.753), abs=1e-3)
+    assert wilson_interval(50, 10000) == pytest.approx((0.37946, 0.65858), abs=1e-4)
+    assert wilson_interval(10, 10)[1] == 100
+
+
+def _figures(seconds):
+    return {"loss": 0.5, "error": 10.0, "images_per_second": 1.0, "seconds_per_step": 1.0, "seconds": seconds}
+
+
+def test_a_continued_log_drops_what_will_come_again(tmp_path, capsys):
+    log = MetricLog(tmp_path, 0, 40)
+    for step in (10, 20, 30):
+        log.write("train", step, step / 10, _figures(seconds=float(step)))
+    log.close()
+    with (tmp_path / METRICS_FILE).open("a") as file:
+        file.write('{"step": 40, "spl')  # cut off by a kill
+    assert [line["step"] for line in read_metrics(tmp_path)] == [10, 20, 30]
+
+    log = MetricLog(tmp_path, 20, 40)
+    assert log.seconds_before == 20
+    log.write("sample", 30, 3.0, {"loss": 0.25, "error": 5.0, "seconds": 33.0})
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / METRICS_FILE).read_text().splitlines()]
+    assert [(line["step"], line["split"]) for line in lines] == [(10, "train"), (20, "train"), (30, "sample")]
+    assert lines[-1] == {"step": 30, "epoch": 3.0, "split": "sample", "loss": 0.25, "error": 5.0, "seconds": 33.0}
+    assert list((tmp_path / "tb").iterdir())
+    printed = capsys.readouterr().out
+    assert "step 10/40, epoch 1.00: loss 0.5000, error 10.00 %, 1 images/s, 00:30 left" in printed
+    assert "epoch 3: sample error 5.00 %" in printed
+
+
+def test_a_quiet_log_writes_nothing(tmp_path, capsys):
+    log = MetricLog(tmp_path, 0, 40, quiet=True)
+    log.write("train", 10, 1.0, _figures(1.0))
+    log.say("hello")
+    log.close()
+    assert not list(tmp_path.iterdir()) and not capsys.readouterr().out

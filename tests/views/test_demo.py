@@ -1,0 +1,76 @@
+"""What the browser page computes, and what it refuses."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lcaps_jax import data
+from lcaps_jax.config import ConfigError
+from lcaps_jax.data import resize
+from lcaps_jax.views import demo
+import workloads
+
+
+def _seven() -> np.ndarray:
+    field = np.zeros((280, 280), np.uint8)
+    field[40:60, 60:200] = 255
+    for row in range(60, 220):
+        field[row, 200 - (row - 60) // 2 - 20 : 200 - (row - 60) // 2] = 255
+    return field
+
+
+def test_a_drawing_is_centred_as_mnist_s_digits_are():
+    image = resize.centred(_seven(), 28)
+    rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
+    assert np.ptp(rows) + 1 == 20 and np.ptp(columns) + 1 <= 20
+    ink = image / image.sum()
+    centre = (np.arange(28) + 0.5) @ ink.sum(axis=1), (np.arange(28) + 0.5) @ ink.sum(axis=0)
+    assert max(abs(c - 14) for c in centre) <= 0.55  # whole pixels
+    np.testing.assert_array_equal(resize.centred(np.roll(_seven(), (30, 40), (0, 1)), 28), image)
+    assert not resize.centred(np.zeros((280, 280), np.uint8), 28).any()
+    faint = np.zeros((400, 400), np.uint8)
+    faint[[0, -1], [0, -1]] = 1
+    assert not resize.centred(faint, 28).any()
+    assert resize.centred(np.full((5, 300), 255, np.uint8), 28).any()  # a line
+    assert resize.centred(_seven(), 12).shape == (12, 12)
+
+
+@pytest.mark.parametrize(
+    "picture, message",
+    [
+        (np.zeros((3000, 10), np.uint8), r"1 to 2000 pixels along a side, got \(3000, 10\)"),
+        (np.zeros((0, 10), np.uint8), "1 to 2000 pixels"),
+        (np.zeros((10, 10)), "array .* of bytes"),
+        ("picture", "array .* of bytes"),
+    ],
+)
+def test_malformed_pictures_are_refused(picture, message):
+    with pytest.raises(data.DataError, match=message):
+        resize.centred(picture, 28)
+
+
+def test_what_is_shown_is_what_the_network_computes():
+    run = workloads.untrained_run()
+    explain = demo.explainer(run)
+    activities, figure = explain(_seven(), 0, 1, 0, 0, 0)
+    image = resize.centred(_seven(), 28)[None, ..., None]
+    output = run(image)
+    np.testing.assert_allclose(list(activities.values()), output.activity[0], atol=1e-5)
+    assert list(activities) == list(run.class_names) and len(figure.axes) == 3
+    moved, _ = explain(_seven(), 90.0, 0.5, 0.2, 3, -3)
+    assert moved != activities
+    black = np.zeros((280, 280), np.uint8)
+    nothing, _ = explain(black, 0, 1, 0, 0, 0)
+    assert nothing == explain(black, 45, 1, 0, 0, 0)[0]
+    for amounts in ((1e9, 1, 0, 0, 0), (0, 0.0, 0, 0, 0), (0, 1, "x", 0, 0), (float("nan"), 1, 0, 0, 0)):
+        with pytest.raises(data.DataError, match="must be a number from"):
+            explain(_seven(), *amounts)
+
+
+def test_every_network_can_be_looked_into_but_one_of_colours():
+    for settings, panels in (({"model": "capsnet"}, 2), ({"model": "cnn"}, 1), ({"activity": "length"}, 1)):
+        _, figure = demo.explainer(workloads.untrained_run(**settings))(_seven(), 0, 1, 0, 0, 0)
+        assert len(figure.axes) == panels
+    with pytest.raises(ConfigError, match="coloured"):
+        demo.explainer(dataclasses.replace(workloads.untrained_run(), channels=3))
