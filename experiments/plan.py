@@ -6,8 +6,8 @@ import pathlib
 from typing import Any
 
 from experiments.cells import CELLS, Cell, cell_of
-from lcaps_jax import commands, networks, runs
-from lcaps_jax.config import CONFIG_FILE, Config, from_flagfile, read_config
+from lcaps_jax import commands, runs
+from lcaps_jax.config import Config, from_flagfile
 from lcaps_jax.data import expanded_mnist
 from lcaps_jax.runtime import say
 from lcaps_jax.training import DivergenceError
@@ -68,7 +68,7 @@ class Plan:
 
     def is_finished(self, config: Config, folder: pathlib.Path) -> bool:
         """Whether a run is done, even where its checkpoints are gone by now."""
-        return runs.is_finished(_fitted(config, folder), folder, archived=True)
+        return runs.is_finished(config, folder, archived=True)
 
     def finish(self, config: Config, folder: pathlib.Path) -> bool:
         """Trains a run to its end where that is wanted and not done yet: whether it is done.
@@ -77,7 +77,7 @@ class Plan:
         """
         if self.train and not self.is_finished(config, folder):
             try:
-                commands.train(_fitted(config, folder), folder)
+                commands.train(config.without_unused(), folder)
             except DivergenceError as error:
                 say(f"{folder}: {error.as_flags()} Its cell stays empty.")
         return self.is_finished(config, folder)
@@ -112,17 +112,6 @@ class Plan:
         if missing := [name for name, folders in found.items() if not folders]:
             say(f"{experiment}: without {', '.join(missing)}, not trained yet.")
         return {name: folders for name, folders in found.items() if folders}
-
-
-def _fitted(config: Config, folder: pathlib.Path) -> Config:
-    """The settings, with those that are of other networks set back: K does nothing to CapsNet, and is refused there.
-
-    A run that was begun with others of them keeps those, because it can only be continued with the same.
-    """
-    begun = read_config(folder)[0] if (folder / CONFIG_FILE).exists() else Config()
-    every = {name for network in networks.NETWORKS.values() for name in network.settings}
-    unused = every - set(networks.NETWORKS[config.model].settings)
-    return dataclasses.replace(config, **{name: getattr(begun, name) for name in unused})
 
 
 def image_size(config: Config) -> int:

@@ -91,7 +91,7 @@ def _one_digit(digits: Split) -> Measurement:
         for kind, amounts in _SWEEPS.items():
             copies = np.repeat(digits.images[:1] / np.float32(255), len(amounts), axis=0)
             # Interpolation may leave [0, 1] by a rounding.
-            output = run(np.clip(robustness.transform(copies, kind, amounts), 0, 1))
+            output = run(np.asarray(robustness.transform(copies, kind, amounts)))
             pose = None if output.pose is None else output.pose[:, label]
             measured[kind] = {"activity": rounded(output.activity[:, label]), "pose": rounded(pose)}
         return measured

@@ -3,6 +3,7 @@
 Importing it takes JAX and Flax alone. What loads trained networks needs more, and is imported when it is first used.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 from lcaps_jax.capsules import (
@@ -52,17 +53,18 @@ __all__ = [
 ]
 
 
+# The names that need more than JAX and Flax, and their homes.
+_LOADERS = {"load_pretrained": "lcaps_jax.pretrained", "load_run": "lcaps_jax.runs"}
+
+
 def __getattr__(name: str):
-    if name == "load_run":
-        from lcaps_jax.runs import load_run
-
-        return load_run
-    if name == "load_pretrained":
-        from lcaps_jax.pretrained import load_pretrained
-
-        return load_pretrained
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LOADERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(_LOADERS[name]), name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{name} needs {error.name}: pip install lcaps-jax[train] brings it.") from error
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "load_pretrained", "load_run"])
+    return sorted([*globals(), *_LOADERS])

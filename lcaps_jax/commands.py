@@ -42,7 +42,9 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
     plan_of(config, len(train_split))  # refuses a batch larger than the set
     network = networks.from_config(config, len(source.class_names))
     tests = {
-        name: source.test if name == config.dataset else load_test(name, config, source.class_names, source.channels)
+        name: source.test
+        if name == config.dataset
+        else runs.load_test(name, config, source.class_names, source.channels)
         for name in config.eval_datasets
     }
     _check_fits([train_split, *([validation] if validation else []), *tests.values()])
@@ -113,20 +115,6 @@ def _check_fits(splits: Iterable[data.TestSet]) -> None:
     parallel.check_fits(sum(split.nbytes for split in splits), "The data")
 
 
-def load_test(name: str, config: Config, class_names: Sequence[str], channels: int) -> data.TestSet:
-    """The test part of a set, at the size of the run's images.
-
-    Raises:
-      data.DataError: The set cannot be had, or its labels or channels are not the network's.
-    """
-    with renamed(name="eval_datasets"):
-        split = data.load_test(name, config.data_dir, config.image_size, config.affnist_variants, class_names)
-    data.check_split(split, len(class_names), f"{name}, for a network of {len(class_names)} classes,")
-    if split.channels != channels:
-        raise data.DataError(f"{name} has images of {split.channels} channel(s); the network's have {channels}.")
-    return split
-
-
 def evaluate_run(
     run: Run,
     names: Sequence[str],
@@ -164,7 +152,9 @@ def evaluate_run(
         data_dir=data_dir or run.config.data_dir,
         affnist_variants=affnist_variants or run.config.affnist_variants,
     )
-    splits = {_entry_of(name, run, data_dir): load_test(name, config, run.class_names, run.channels) for name in names}
+    splits = {
+        _entry_of(name, run, data_dir): runs.load_test(name, config, run.class_names, run.channels) for name in names
+    }
     _check_fits(splits.values())
     eval_steps = make_eval_steps(run.network)
     evaluations = {

@@ -4,7 +4,7 @@ A setting is a field of ``Config``: its flag, its check, its help and its place 
 one is refused here, before any work is done.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import json
@@ -174,7 +174,6 @@ class Config:
             raise ConfigError(f"{stop}: must be a percentage, from 0 to below 100.")
         if self.stop_at_error and self.dataset not in (self.eval_datasets or (self.dataset,)):
             raise ConfigError(f"{stop}: {arg('eval_datasets')} must name {self.dataset}.")
-        self._check_other_networks(("variant", "activity", "selection"))
         with _as_config_error():
             networks.from_config(self, classes=2)
         if self.image_size is not None:
@@ -189,19 +188,25 @@ class Config:
         if maximum is not None and value > maximum:
             raise ConfigError(f"{arg(name)}={value}: must be at most {maximum}.")
 
+    def _unused(self) -> list[str]:
+        """Settings that only other networks than the chosen one read."""
+        all_ = dict.fromkeys(name for network in networks.NETWORKS.values() for name in network.settings)
+        return [name for name in all_ if name not in networks.NETWORKS[self.model].settings]
+
     def check_settings_are_used(self) -> None:
         """Raises ConfigError for a setting of another network than the chosen one, which would do nothing."""
-        self._check_other_networks(dict.fromkeys(name for each in networks.NETWORKS.values() for name in each.settings))
-
-    def _check_other_networks(self, names: Iterable[str]) -> None:
-        for name in names:
+        for name in self._unused():
             value = getattr(self, name)
-            if name not in networks.NETWORKS[self.model].settings and value != getattr(Config, name):
+            if value != getattr(Config, name):
                 users = [model for model, network in networks.NETWORKS.items() if name in network.settings]
                 raise ConfigError(
                     f"{arg(name)}={value}: does nothing to the network {self.model}; it is a setting of "
                     f"{' and '.join(users)} ({arg('model')})."
                 )
+
+    def without_unused(self) -> "Config":
+        """The same settings, with those that only other networks read at their defaults."""
+        return dataclasses.replace(self, **{name: getattr(Config, name) for name in self._unused()})
 
     def check_geometry(self, image_size: int) -> None:
         """Raises ConfigError where kernels or K do not fit images of that size."""
@@ -259,7 +264,7 @@ class Config:
         """Raises ConfigError unless the run in ``workdir``, begun with ``earlier``, can go on with these settings."""
         for field in dataclasses.fields(self):
             before, now = getattr(earlier, field.name), getattr(self, field.name)
-            if not field.metadata["may_change"] and before != now:
+            if before != now and not field.metadata["may_change"] and field.name not in self._unused():
                 raise ConfigError(
                     f"{arg(field.name)}={now}: the run in {workdir} was begun with {field.name}={before}, and to "
                     f"change it would change what is computed. Keep {before}, or give another {arg('workdir')}."

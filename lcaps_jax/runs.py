@@ -17,11 +17,11 @@ import filelock
 import jax
 import numpy as np
 
-from lcaps_jax import networks, parallel
+from lcaps_jax import data, networks, parallel
 from lcaps_jax.config import CONFIG_FILE, Config, ConfigError, read_config
-from lcaps_jax.data import DataError, Source, TestSet
+from lcaps_jax.data import DataError, Source, TestSet, check_split
 from lcaps_jax.data.augment import to_unit_range
-from lcaps_jax.errors import arg
+from lcaps_jax.errors import arg, renamed
 from lcaps_jax.files import PARTIAL, write_json
 from lcaps_jax.networks import Geometry, Network, NetworkOutput
 from lcaps_jax.training import BEST, LAST, Checkpoints, Evaluation, init_state, make_optimizer, plan_of
@@ -147,6 +147,20 @@ def load_run(workdir: str | pathlib.Path, checkpoint: str = LAST) -> Run:
     params = tree if checkpoint == BEST else tree.params
     names = tuple(about["class_names"])
     return Run(network, params, config, names, about["channels"], step, checkpoint, read_results(workdir))
+
+
+def load_test(name: str, config: Config, class_names: Sequence[str], channels: int) -> TestSet:
+    """The test part of a set, at the size of the run's images.
+
+    Raises:
+      data.DataError: The set cannot be had, or its labels or channels are not the network's.
+    """
+    with renamed(name="eval_datasets"):
+        split = data.load_test(name, config.data_dir, config.image_size, config.affnist_variants, class_names)
+    check_split(split, len(class_names), f"{name}, for a network of {len(class_names)} classes,")
+    if split.channels != channels:
+        raise DataError(f"{name} has images of {split.channels} channel(s); the network's have {channels}.")
+    return split
 
 
 def read_results(workdir: pathlib.Path) -> dict:

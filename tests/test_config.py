@@ -77,16 +77,30 @@ def test_json_round_trip(tmp_path):
         ({"decay_rate": 1.5}, r"decay_rate=1.5: must be above 0 and at most 1"),
         ({"image_size": 16}, r"16x16 .* at least 17"),
         ({"image_size": 17, "k": 33}, r"k=33 of n=32"),
-        (
-            {"model": "capsnet", "variant": "released"},
-            r"variant=released: does nothing to the network capsnet; .* lcapsnet",
-        ),
-        ({"model": "cnn", "selection": "random"}, r"selection=random: does nothing to the network cnn"),
     ],
 )
 def test_refusals(settings, message):
     with pytest.raises(ConfigError, match=message):
         Config(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (
+            {"model": "capsnet", "variant": "released"},
+            "variant=released: does nothing to the network capsnet; .*lcapsnet",
+        ),
+        ({"model": "cnn", "k": 5}, "k=5: does nothing to the network cnn"),
+        ({"model": "lcapsnet", "decoder": False}, "decoder=False: does nothing to the network lcapsnet; .* of capsnet"),
+    ],
+)
+def test_settings_of_another_network_do_nothing_and_are_refused_in_new_runs(settings, message):
+    config = Config(**settings)
+    with pytest.raises(ConfigError, match=message):
+        config.check_settings_are_used()
+    assert config.without_unused() == Config(model=config.model)
+    config.check_continues(config.without_unused(), pathlib.Path("run"))  # nothing that is computed would change
 
 
 def test_k_too_large_for_the_data_s_own_size_is_refused():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcaps_jax.convolution import LAYOUTS, METHODS, output_size, strided_conv
+from lcaps_jax.convolution import LAYOUTS, METHODS, conv_stack, output_size, strided_conv
 
 
 def _direct64(x, kernel, stride):
@@ -103,6 +103,35 @@ def test_methods_agree_and_auto_is_spectral_on_a_cpu():
     np.testing.assert_allclose(by_method["spectral"], by_method["direct"], atol=1e-3)
     np.testing.assert_array_equal(by_method["auto"], by_method["spectral"])
     assert not np.array_equal(by_method["spectral"], by_method["direct"])  # they are two computations
+
+
+def test_the_platform_is_chosen_when_the_program_is_lowered():
+    """On this machine, which has no TPU, a program for one gets XLA's convolutions, and one for a CPU products alone."""
+    x, kernel = jnp.zeros((2, 20, 20, 16)), jnp.zeros((9, 9, 16, 4))
+
+    def loss(x, kernel):
+        stacked = conv_stack(x, [kernel, jnp.ones((3, 3, 4, 4))], [jnp.zeros(4)] * 2, strides=(2, 1))
+        return jnp.sum(stacked**2)
+
+    traced = jax.jit(jax.grad(loss, (0, 1))).trace(x, kernel)
+    convolutions = {
+        platform: traced.lower(lowering_platforms=(platform,)).as_text().count("stablehlo.convolution")
+        for platform in ("cpu", "cuda", "tpu")
+    }
+    assert convolutions["cpu"] == 0 and convolutions["cuda"] == convolutions["tpu"] >= 5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stack_is_its_convolutions_with_biases_and_relu_between(method):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 12, 11, 3), np.float32)
+    kernels = [rng.standard_normal((3, 3, 3, 16), np.float32), rng.standard_normal((5, 5, 16, 4), np.float32)]
+    biases = [rng.standard_normal(16).astype(np.float32), rng.standard_normal(4).astype(np.float32)]
+    y = conv_stack(x, kernels, biases, strides=(1, 2), padding=2, method=method)
+    pad = ((0, 0), (2, 2), (2, 2), (0, 0))
+    hidden = np.maximum(_direct64(np.pad(x, pad), kernels[0], 1) + biases[0], 0)
+    expected = _direct64(np.pad(hidden, pad), kernels[1], 2) + biases[1]
+    assert y.shape == expected.shape and _error(y, expected) < 1e-5
 
 
 def test_image_gradient_is_not_computed_unless_asked():

@@ -171,7 +171,7 @@ def test_stop_at_error_ends_a_run_and_without_it_the_run_goes_on(tmp_path, monke
         commands.train(config.Config(**{**workloads.TINY, **settings, **changed}), workdir)
         return capsys.readouterr().out
 
-    def stopped(*arguments):
+    def stopped(*arguments, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):

@@ -1,54 +1,30 @@
 """The rules of the house: who knows what, and what importing costs."""
 
 import ast
-import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
 
+from scripts.draw_architecture import FLOORS, rooms, table
 import workloads
 
 _PACKAGE = workloads.REPOSITORY / "lcaps_jax"
 _FILES = sorted(_PACKAGE.rglob("*.py"))
 
 
-def _imports(path: pathlib.Path) -> set[str]:
-    """The modules of this package that a file imports, wherever it does, but not for types alone."""
-    found = set()
-    tree = ast.parse(path.read_text())
-    typing_only = [
-        node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-    ]
-    skipped = {id(node) for block in typing_only for node in ast.walk(block)}
-    for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lcaps_jax"):
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found
-
-
-# The floors of the house: a package imports from those before it in this list, never from those behind it.
-_FLOORS = ["capsules", "networks", "config", "data", "training", "runs", "pretrained", "views", "commands", "cli"]
-# The lowest floor, beside the capsules.
-_GROUND = {"errors": 0, "files": 0, "parallel": 0, "runtime": 0, "convolution": 0, "routing": 0}
-
-
 def test_imports_lead_downstairs():
-    for path in _FILES:
-        parts = path.relative_to(_PACKAGE).with_suffix("").parts
-        floor = {**_GROUND, **{name: i for i, name in enumerate(_FLOORS)}}
-        if parts[0] == "__init__" or parts[-1] == "demo":
-            continue  # the public names, and an entry point
-        for module in _imports(path):
-            names = module.split(".")
-            if names[0] == "lcaps_jax" and len(names) > 1 and names[1] in floor:
-                report_alone = parts == ("views", "report") and names[1] == "commands"
-                assert floor[names[1]] <= floor[parts[0]] or report_alone, f"{path.name} imports {module}"
+    floor = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+    for room, others in rooms().items():
+        for other in others:
+            assert floor[other] < floor[room], f"{room} imports {other}"
+    known = {path.stem if path.suffix else path.name for path in _PACKAGE.iterdir() if path.suffix in ("", ".py")}
+    assert known - {"__init__", "__pycache__", "py"} <= set(floor), "a room that the picture leaves out"
+
+
+def test_the_page_shows_the_house_as_it_is():
+    assert table() in (workloads.REPOSITORY / "docs" / "architecture.md").read_text()
 
 
 def test_no_code_but_the_networks_asks_for_a_network_s_name():

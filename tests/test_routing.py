@@ -73,3 +73,10 @@ def test_routing_refuses_no_iteration():
         routing.route(jnp.zeros((2, 3, 4)), 0)
     with pytest.raises(ValueError, match="at least 1 iteration, got 0"):
         routing.route_factored(jnp.zeros((1, 2, 3)), jnp.zeros((2, 4, 6)), 0)
+
+
+def test_the_platform_is_chosen_when_the_program_is_lowered():
+    """A CPU takes the classes one by one, in a loop; other platforms all at once."""
+    traced = jax.jit(lambda u, w: routing.route_factored(u, w, 2)).trace(jnp.zeros((2, 6, 4)), jnp.zeros((3, 5, 24)))
+    loops = {p: "stablehlo.while" in traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda", "tpu")}
+    assert loops == {"cpu": True, "cuda": False, "tpu": False}

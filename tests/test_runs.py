@@ -76,10 +76,10 @@ def test_an_evaluation_that_training_has_overtaken_changes_nothing(tmp_path, cap
 
 def test_a_test_set_that_does_not_fit_the_network_is_refused():
     config = workloads.tiny_config()
-    assert len(commands.load_test("sample", config, list("0123456789"), 1)) == 2000
+    assert len(runs.load_test("sample", config, list("0123456789"), 1)) == 2000
     with pytest.raises(
         data.DataError, match=r"sample, for a network of 3 classes, has the label \d: labels must be 0 to 2"
     ):
-        commands.load_test("sample", config, list("abc"), 1)
+        runs.load_test("sample", config, list("abc"), 1)
     with pytest.raises(data.DataError, match=r"images of 1 channel\(s\); the network's have 3"):
-        commands.load_test("sample", config, list("0123456789"), 3)
+        runs.load_test("sample", config, list("0123456789"), 3)

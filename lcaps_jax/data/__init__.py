@@ -7,10 +7,19 @@ Datasets.
 from collections.abc import Callable, Sequence
 
 from lcaps_jax.data import affnist, expanded_mnist, folder, sample, tfds
-from lcaps_jax.data.affnist import Affnist, OfficialAffnist
+from lcaps_jax.data.affnist import Affnist
 from lcaps_jax.data.resize import fit_size
 from lcaps_jax.data.splits import DataError, Source, Split, TestSet, check_split, draw, hold_out
 from lcaps_jax.errors import arg
+
+AFFNIST_OFFICIAL = "affnist_official"
+
+
+def _load_official(*arguments) -> TestSet:
+    from lcaps_jax.data import affnist_official  # imported here because it imports TensorFlow
+
+    return affnist_official.load_test(*arguments)
+
 
 # Loaders of the sets that can be trained on: (data_dir, image_size, class_names) -> Source.
 SETS: dict[str, Callable[..., Source]] = {
@@ -21,7 +30,7 @@ SETS: dict[str, Callable[..., Source]] = {
 # Loaders of the sets that are for tests alone: (data_dir, image_size, affnist_variants, class_names) -> TestSet.
 TEST_SETS: dict[str, Callable[..., TestSet]] = {
     affnist.NAME: affnist.load_test,
-    affnist.OFFICIAL_NAME: affnist.load_official_test,
+    AFFNIST_OFFICIAL: _load_official,
 }
 
 __all__ = [
@@ -29,7 +38,6 @@ __all__ = [
     "TEST_SETS",
     "Affnist",
     "DataError",
-    "OfficialAffnist",
     "Source",
     "Split",
     "TestSet",

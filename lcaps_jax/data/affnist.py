@@ -18,7 +18,7 @@ from lcaps_jax.data.augment import Array
 from lcaps_jax.data.splits import DataError, Split, TestSet
 from lcaps_jax.errors import arg
 
-NAME, OFFICIAL_NAME = "affnist", "affnist_official"
+NAME = "affnist"
 CANVAS = 40
 VARIANTS = 32  # of each digit in the official set
 SEED = 0  # The transformations belong to the data set, so the seed is not a setting.
@@ -187,15 +187,6 @@ class Affnist:
         return np.concatenate(images), jax.tree.map(lambda *parts: np.concatenate(parts), *drawn)
 
 
-class OfficialAffnist(Split):
-    """Tieleman's images, ``VARIANTS`` of each test digit of MNIST."""
-
-    @property
-    def about(self) -> dict:
-        """What results on these images say of them."""
-        return {"images": "Tieleman's affNIST", "variants": VARIANTS}
-
-
 def load_test(
     data_dir: str | None, image_size: int, affnist_variants: int = 1, class_names: Sequence[str] | None = None
 ) -> TestSet:
@@ -211,28 +202,12 @@ def load_test(
       DataError: MNIST cannot be had, or the network takes images of another size.
     """
     del class_names
-    _check_size(NAME, image_size)
+    check_size(NAME, image_size)
     return Affnist(tfds.load("mnist", data_dir).test, affnist_variants)
 
 
-def load_official_test(
-    data_dir: str | None, image_size: int, affnist_variants: int = 1, class_names: Sequence[str] | None = None
-) -> TestSet:
-    """Tieleman's own files; the arguments are those of ``load_test``, and all variants are read.
-
-    Raises:
-      DataError: The files cannot be had, or the network takes images of another size.
-    """
-    del affnist_variants, class_names
-    _check_size(OFFICIAL_NAME, image_size)
-    from lcaps_jax.data import affnist_official  # registers the set; imports TensorFlow
-
-    builder = tfds.prepared_builder(OFFICIAL_NAME, data_dir, source=affnist_official.SOURCE)
-    split = tfds.read_part(builder, "test", image_size)
-    return OfficialAffnist(split.images, split.labels)
-
-
-def _check_size(name: str, image_size: int) -> None:
+def check_size(name: str, image_size: int) -> None:
+    """Raises DataError unless a network takes images of affNIST's size."""
     if image_size != CANVAS:
         raise DataError(
             f"{arg('name')}={name}: has images of {CANVAS}x{CANVAS} pixels, and the network's are {image_size}x"

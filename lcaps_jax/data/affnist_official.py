@@ -1,5 +1,6 @@
 """The official affNIST as a TFDS builder, ``affnist_official``; importing it imports TensorFlow, and registers it."""
 
+from collections.abc import Sequence
 import pathlib
 
 import numpy as np
@@ -7,7 +8,10 @@ from scipy import io
 import tensorflow_datasets as tfds
 
 from lcaps_jax.data import affnist
+from lcaps_jax.data import tfds as tfds_sets
+from lcaps_jax.data.splits import Split, TestSet
 
+NAME = "affnist_official"
 SOURCE = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed/test_batches.zip"
 _ARCHIVE = "test_batches.zip"
 
@@ -68,3 +72,27 @@ class AffnistOfficial(tfds.core.GeneratorBasedBuilder):
             images = batch["image"].T.reshape(-1, 40, 40, 1).astype(np.uint8)
             for i, (image, label) in enumerate(zip(images, batch["label_int"].ravel())):
                 yield f"{path.stem}_{i}", {"image": image, "label": int(label)}
+
+
+class OfficialAffnist(Split):
+    """Tieleman's images, ``affnist.VARIANTS`` of each test digit of MNIST."""
+
+    @property
+    def about(self) -> dict:
+        """What results on these images say of them."""
+        return {"images": "Tieleman's affNIST", "variants": affnist.VARIANTS}
+
+
+def load_test(
+    data_dir: str | None, image_size: int, affnist_variants: int = 1, class_names: Sequence[str] | None = None
+) -> TestSet:
+    """Tieleman's own files, all variants of them; the arguments are those of ``affnist.load_test``.
+
+    Raises:
+      DataError: The files cannot be had, or the network takes images of another size.
+    """
+    del affnist_variants, class_names
+    affnist.check_size(NAME, image_size)
+    builder = tfds_sets.prepared_builder(NAME, data_dir, source=SOURCE)
+    split = tfds_sets.read_part(builder, "test", image_size)
+    return OfficialAffnist(split.images, split.labels)

@@ -3,15 +3,10 @@
 Adding a network is one file, a Flax module that keeps the ``Network`` protocol, and one line in this table.
 """
 
-from typing import TYPE_CHECKING
-
-from lcaps_jax.networks.base import Geometry, Network, NetworkOutput
+from lcaps_jax.networks.base import Geometry, Network, NetworkOutput, Settings
 from lcaps_jax.networks.capsnet import CapsNet
 from lcaps_jax.networks.cnn import ConvNet
 from lcaps_jax.networks.ladder import LadderCapsNet
-
-if TYPE_CHECKING:
-    from lcaps_jax.config import Config
 
 NETWORKS: dict[str, type[Network]] = {
     "lcapsnet": LadderCapsNet,
@@ -22,7 +17,7 @@ NETWORKS: dict[str, type[Network]] = {
 __all__ = ["NETWORKS", "Geometry", "Network", "NetworkOutput", "from_config"]
 
 
-def from_config(config: "Config", classes: int) -> Network:
+def from_config(config: Settings, classes: int) -> Network:
     """The network of a run's settings.
 
     Raises:

@@ -6,7 +6,7 @@ capsules, ``J`` classes, ``D``=16 class-capsule dimension.
 
 from collections.abc import Mapping
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Protocol, Self, cast
 
 from flax import linen as nn
 from flax import struct
@@ -15,9 +15,6 @@ import jax.numpy as jnp
 
 from lcaps_jax.convolution import conv_stack, output_size
 from lcaps_jax.errors import ArgumentError, arg
-
-if TYPE_CHECKING:
-    from lcaps_jax.config import Config
 
 CAPSULE_DIM = 8
 POSE_DIM = 16
@@ -97,6 +94,26 @@ def geometry(image_size: int, conv1_kernel: int, primary_kernel: int, capsule_ty
     return Geometry(grid, grid * grid * capsule_types, _PRIMARY_STRIDE, field)
 
 
+class Settings(Protocol):
+    """The settings that every network reads; ``config.Config`` has them and those that single networks read."""
+
+    @property
+    def model(self) -> str:
+        """Name of the network in the table."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the first convolution."""
+
+    @property
+    def convolution(self) -> str:
+        """Method of the convolutions."""
+
+    @property
+    def precision(self) -> str:
+        """Type of the arithmetic, as ``"float32"``."""
+
+
 class Network(nn.Module):
     """What the rest of the package asks of a network: a Flax module with a loss, a geometry and settings.
 
@@ -112,7 +129,7 @@ class Network(nn.Module):
     settings: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
-    def from_config(cls, config: "Config", classes: int) -> Self:
+    def from_config(cls, config: Settings, classes: int) -> Self:
         """The network of a run's settings, for so many classes.
 
         Raises:

@@ -6,7 +6,7 @@ capsules, ``J`` classes, ``D``=16 class-capsule dimension, ``h`` hidden width.
 
 from collections.abc import Mapping
 import functools
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 from flax import linen as nn
 from flax import struct
@@ -19,9 +19,6 @@ from lcaps_jax.errors import ArgumentError, arg
 from lcaps_jax.networks import base, released
 from lcaps_jax.networks.base import CAPSULE_DIM, CAPSULE_TYPES, CONV1_CHANNELS, POSE_DIM, NetworkOutput, check_choice
 from lcaps_jax.networks.released import PAPER, choices_of
-
-if TYPE_CHECKING:
-    from lcaps_jax.config import Config
 
 AGREEMENT, LENGTH = ACTIVITIES = ("agreement", "length")
 ACTIVE, RANDOM = SELECTIONS = ("active", "random")
@@ -220,18 +217,19 @@ class LadderCapsNet(base.Network):
     dtype: jnp.dtype = jnp.float32
 
     @classmethod
-    def from_config(cls, config: "Config", classes: int) -> Self:
+    def from_config(cls, config: base.Settings, classes: int) -> Self:
         """The network of a run's settings.
 
         Raises:
           ValueError: The variant is unknown, or an ablation of the paper's variant is asked of another.
         """
-        choices_of(config.variant)
-        if config.variant != PAPER and config.activity != AGREEMENT:
+        network = super().from_config(config, classes)
+        choices_of(network.variant)
+        if network.variant != PAPER and network.activity != AGREEMENT:
             raise ArgumentError(
-                f"{arg('activity')}={config.activity}: is an ablation of {arg('variant')}={PAPER} alone."
+                f"{arg('activity')}={network.activity}: is an ablation of {arg('variant')}={PAPER} alone."
             )
-        return super().from_config(config, classes)
+        return network
 
     def geometry(self, image_size: int) -> base.Geometry:
         """Grid of primary capsules on images of that size.

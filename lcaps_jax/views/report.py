@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 import numpy as np
 
 import lcaps_jax
-from lcaps_jax import commands, data, parallel, runs
+from lcaps_jax import data, parallel, runs
 from lcaps_jax.config import ConfigError
 from lcaps_jax.errors import arg
 from lcaps_jax.training import LAST, read_metrics
@@ -94,7 +94,7 @@ def _title(loaded: Mapping[str, runs.Run]) -> str:
 def _shown(run: runs.Run, data_dir: str | None) -> data.Split:
     """The first test images of a run's own set."""
     config = dataclasses.replace(run.config, data_dir=data_dir or run.config.data_dir)
-    test = commands.load_test(config.dataset, config, run.class_names, run.channels)
+    test = runs.load_test(config.dataset, config, run.class_names, run.channels)
     return test.take(np.arange(min(_TRANSFORMED, len(test))))
 
 

@@ -41,13 +41,14 @@ def transformation(kind: str, amounts: np.ndarray) -> affnist.Transformation:
 
 
 def transform(images: Array, kind: str, amounts: np.ndarray) -> jax.Array:
-    """Images ``[B, I, I, C]`` float, each by its amount ``[B]``; black comes in from outside."""
+    """Images ``[B, I, I, C]`` in [0, 1], each by its amount ``[B]``; black comes in from outside."""
     return _warp(images, transformation(kind, amounts))
 
 
 @jax.jit
 def _warp(images: Array, done: affnist.Transformation) -> jax.Array:
-    return jax.vmap(lambda channel: affnist.warp(channel, done, images.shape[1]), in_axes=-1, out_axes=-1)(images)
+    warped = jax.vmap(lambda channel: affnist.warp(channel, done, images.shape[1]), in_axes=-1, out_axes=-1)(images)
+    return jnp.clip(warped, 0, 1)  # because interpolation may leave [0, 1] by a rounding
 
 
 def errors(run: Run, split: Split) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
@@ -89,8 +90,7 @@ def poses(run: Run, split: Split) -> Mapping[str, np.ndarray]:
 
 def _moved(split: Split, kind: str, amount: float) -> np.ndarray:
     images = split.images.astype(np.float32) / 255
-    # Interpolation may leave [0, 1] by a rounding.
-    return np.clip(transform(images, kind, np.full(len(images), amount)), 0, 1)
+    return np.asarray(transform(images, kind, np.full(len(images), amount)))
 
 
 @dataclasses.dataclass(frozen=True)
