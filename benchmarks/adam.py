@@ -3,8 +3,8 @@
     python -m benchmarks.adam
 
 An update reads parameters, two moments and gradients, and writes all but the gradients: seven streams of the size of
-the parameters. The rate of a stream is measured beside it, as that of adding one array of that size to another, which
-is three streams.
+the parameters. The rate of a stream is measured beside the update: adding one array of that size to another is three
+streams.
 """
 
 from absl import app, flags

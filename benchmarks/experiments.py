@@ -2,7 +2,7 @@
 
     python -m benchmarks.experiments
 
-Fails where a table or a picture is missing at the end, or where it took longer than ``--minutes``.
+The benchmark fails when a table or a picture is missing at the end, or when it took longer than ``--minutes``.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from absl import app, flags
 
 from benchmarks import timing
 
-_MINUTES = flags.DEFINE_float("minutes", 15, "It may take so many.")
+_MINUTES = flags.DEFINE_float("minutes", 15, "Most minutes that the experiments may take.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets; default: their own.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/experiments.json", "JSON file to write.")
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.inference
 
-L-CapsNet, 15x15 kernels, K=70, initial weights; the 10,000 bundled digits in 32 variants each. Generation and network
-are timed together, as an evaluation runs them, and generation once alone.
+The network is L-CapsNet with 15x15 kernels, K=70 and its initial weights. The images are the 10,000 bundled digits in
+32 variants each. Generation and network are timed together, as an evaluation runs them, and generation once alone.
 """
 
 import time
