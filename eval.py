@@ -39,9 +39,22 @@ _AFFNIST_VARIANTS = flags.DEFINE_integer(
 )
 _IMAGES = flags.DEFINE_string("images", None, "Image files to classify, as 'photos/*.png', in place of test sets.")
 _REPORT = flags.DEFINE_string("report", None, "HTML page to write of one or more runs, in place of evaluating.")
+_SEARCH_ANGLES = flags.DEFINE_list(
+    "search_angles",
+    None,
+    "Degrees by which each image is turned, as -20,-10,0,10,20; the most active class of all is taken. For networks "
+    "with a --frame.",
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a step, over all devices. Default: that of the run.", 1)
 cli.define_distributed_flags()
 flags.adopt_module_key_flags(cli)  # so that --help lists them
+
+
+def _angles(values):
+    try:
+        return [float(value) for value in values]
+    except ValueError as error:
+        raise ConfigError(f"--search_angles={','.join(values)}: must be numbers of degrees ({error}).") from None
 
 
 def main(argv):
@@ -62,6 +75,8 @@ def main(argv):
         raise ConfigError(f"--workdir={','.join(_WORKDIR.value)}: one run at a time, except for --report.")
     (workdir,) = workdirs
     run = runs.load_run(workdir, _CHECKPOINT.value)
+    if _SEARCH_ANGLES.value:
+        run = run.searching(_angles(_SEARCH_ANGLES.value))
     if _IMAGES.value:
         for number, classified in enumerate(classify.classify(run, classify.find(_IMAGES.value))):
             say(classified.line(run.class_names))

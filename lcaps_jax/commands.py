@@ -127,8 +127,8 @@ def evaluate_run(
     """Evaluates a run on test sets, prints the metrics, adds them to its ``results.json`` and draws the plots.
 
     Where training has gone on meanwhile, the results and plots of the later step stay. The results of a best checkpoint
-    stand beside those of the last, as ``"NAME (best)"``, and those of another folder of images than the run's own as
-    ``"folder of DIR"``.
+    stand beside those of the last, as ``"NAME (best)"``, those of a search as ``"NAME (search by -10, 0, 10)"``, and
+    those of another folder of images than the run's own as ``"folder of DIR"``.
 
     Args:
       run: Run to evaluate.
@@ -192,7 +192,10 @@ def _entry_of(name: str, run: Run, data_dir: str | None) -> str:
         and (own is None or pathlib.Path(data_dir).resolve() != pathlib.Path(own).resolve())
     ):
         name = f"{name} of {data_dir}"
-    return name if run.checkpoint == LAST else f"{name} ({run.checkpoint})"
+    extra = [run.checkpoint] if run.checkpoint != LAST else []
+    if angles := getattr(run.network, "search_angles", ()):
+        extra.append("search by " + ", ".join(f"{angle:g}" for angle in angles))
+    return f"{name} ({'; '.join(extra)})" if extra else name
 
 
 def format_result(result: dict) -> str:

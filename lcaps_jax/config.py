@@ -13,7 +13,7 @@ import typing
 
 from absl import flags
 
-from lcaps_jax import networks
+from lcaps_jax import frames, networks
 from lcaps_jax.convolution import METHODS
 from lcaps_jax.errors import ArgumentError, UserError, arg
 from lcaps_jax.files import write_json
@@ -76,6 +76,14 @@ class Config:
     routing_iterations: int = _setting(3, "Iterations of CapsNet's routing.", minimum=1)
     decoder: bool = _setting(True, "CapsNet also reconstructs its images.")
 
+    frame: str = _setting(
+        frames.NONE,
+        "Frame in which the network sees an image, read off the image itself: its centre (centre), its centre, size "
+        "along both axes and shear (affine), or none.",
+        choices=frames.KINDS,
+    )
+    frame_size: int = _setting(28, "Pixels along a side of an image in its frame.", minimum=1)
+
     dataset: str = _setting(
         "sample",
         "Training set: 'sample' (10,000 bundled MNIST digits, offline), 'folder' (your image files, as "
@@ -94,7 +102,8 @@ class Config:
     )
     max_shift: int | None = _setting(
         None,
-        "Training images are shifted at random by up to this many pixels. Default: 6 for expanded_mnist, else 0.",
+        "Training images are shifted at random by up to this many pixels, with a frame in their frame. Default: 6 for "
+        "expanded_mnist without a frame, else 0.",
         minimum=0,
     )
     placement: str = _setting(
@@ -188,13 +197,24 @@ class Config:
         if maximum is not None and value > maximum:
             raise ConfigError(f"{arg(name)}={value}: must be at most {maximum}.")
 
+    @property
+    def framed(self) -> bool:
+        """Whether the network sees images in their frames."""
+        return self.frame != frames.NONE
+
     def _unused(self) -> list[str]:
         """Settings that only other networks than the chosen one read."""
         all_ = dict.fromkeys(name for network in networks.NETWORKS.values() for name in network.settings)
         return [name for name in all_ if name not in networks.NETWORKS[self.model].settings]
 
     def check_settings_are_used(self) -> None:
-        """Raises ConfigError for a setting of another network than the chosen one, which would do nothing."""
+        """Raises ConfigError for a setting that would do nothing, as one of another network than the chosen one."""
+        if not self.framed and self.frame_size != Config.frame_size:
+            raise ConfigError(f"{arg('frame_size')}={self.frame_size}: does nothing without a {arg('frame')}.")
+        if self.framed and self.placement == FIXED:
+            raise ConfigError(
+                f"{arg('placement')}={FIXED}: does nothing with a {arg('frame')}, which follows the image."
+            )
         for name in self._unused():
             value = getattr(self, name)
             if value != getattr(Config, name):
@@ -226,7 +246,7 @@ class Config:
         config = dataclasses.replace(
             self,
             image_size=image_size,
-            max_shift=max_shift if self.max_shift is None else self.max_shift,
+            max_shift=(0 if self.framed else max_shift) if self.max_shift is None else self.max_shift,
             shuffle=self.variant != released.RELEASED if self.shuffle is None else self.shuffle,
             eval_datasets=self.eval_datasets or (self.dataset,),
         )

@@ -19,11 +19,12 @@ import numpy as np
 
 from lcaps_jax import data, networks, parallel
 from lcaps_jax.config import CONFIG_FILE, Config, ConfigError, read_config
-from lcaps_jax.data import DataError, Source, TestSet, check_split
+from lcaps_jax.data import DataError, Source, TestSet, check_split, folder
 from lcaps_jax.data.augment import to_unit_range
 from lcaps_jax.errors import arg, renamed
 from lcaps_jax.files import PARTIAL, write_json
 from lcaps_jax.networks import Geometry, Network, NetworkOutput
+from lcaps_jax.networks.framed import Framed
 from lcaps_jax.training import BEST, LAST, Checkpoints, Evaluation, init_state, make_optimizer, plan_of
 
 RESULTS_FILE = "results.json"
@@ -88,6 +89,18 @@ class Run:
             output = jax.device_get(_apply(self.network, self._on_device, np.concatenate([part, black])))
             yield cast(NetworkOutput, jax.tree.map(operator.itemgetter(slice(len(part))), output))
 
+    def searching(self, angles: Sequence[float]) -> "Run":
+        """The same run, which turns each image by each of some angles, in degrees, and takes the most active class.
+
+        Raises:
+          ConfigError: The network has no frame to turn the image in, or an angle is no number from -180 to 180.
+        """
+        if bad := [angle for angle in angles if not -180 <= angle <= 180]:
+            raise ConfigError(f"{arg('search_angles')}={bad[0]}: must be numbers of degrees from -180 to 180.")
+        if not isinstance(self.network, Framed):
+            raise ConfigError(f"{arg('search_angles')}: the network was trained without a {arg('frame')} to turn.")
+        return dataclasses.replace(self, network=self.network.clone(search_angles=tuple(angles)))
+
     @property
     def geometry(self) -> Geometry | None:
         """Grid of the network's primary capsules; None without capsules."""
@@ -100,10 +113,12 @@ class Run:
     def _checked(self, images: np.ndarray) -> np.ndarray:
         images = np.asarray(images)
         size = self.config.image_size
-        if images.ndim != 4 or images.shape[1:] != (size, size, self.channels) or not len(images):
+        taken = images.shape[1:3] if self.config.framed else (size, size)
+        if images.ndim != 4 or images.shape[1:] != (*taken, self.channels) or not images.size:
+            wanted = "any height, any width" if self.config.framed else f"{size}, {size}"
             raise DataError(
-                f"{arg('images')} have the shape {images.shape}: this network takes [N, {size}, {size}, "
-                f"{self.channels}] with N of at least 1."
+                f"{arg('images')} have the shape {images.shape}: this network takes [N, {wanted}, {self.channels}] "
+                "with N of at least 1."
             )
         if images.dtype == np.uint8:
             return images
@@ -150,13 +165,15 @@ def load_run(workdir: str | pathlib.Path, checkpoint: str = LAST) -> Run:
 
 
 def load_test(name: str, config: Config, class_names: Sequence[str], channels: int) -> TestSet:
-    """The test part of a set, at the size of the run's images.
+    """The test part of a set, at the size of the run's images; a network with a frame sees other sets at their own.
 
     Raises:
       data.DataError: The set cannot be had, or its labels or channels are not the network's.
     """
+    any_size = config.framed and name not in (config.dataset, folder.NAME)
+    size = None if any_size else config.image_size
     with renamed(name="eval_datasets"):
-        split = data.load_test(name, config.data_dir, config.image_size, config.affnist_variants, class_names)
+        split = data.load_test(name, config.data_dir, size, config.affnist_variants, class_names)
     check_split(split, len(class_names), f"{name}, for a network of {len(class_names)} classes,")
     if split.channels != channels:
         raise DataError(f"{name} has images of {split.channels} channel(s); the network's have {channels}.")

@@ -14,7 +14,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 # The floors, from the ground: rooms of the package, which import from below alone, and what stands around it.
 FLOORS = (
     ("errors", "files", "convolution"),
-    ("parallel", "capsules"),
+    ("parallel", "capsules", "frames"),
     ("runtime", "routing"),
     ("data", "networks"),
     ("config",),

@@ -106,7 +106,7 @@ def test_methods_agree_and_auto_is_spectral_on_a_cpu():
 
 
 def test_the_platform_is_chosen_when_the_program_is_lowered():
-    """On this machine, which has no TPU, a program for one gets XLA's convolutions, and one for a CPU products alone."""
+    """Whatever machine it is traced on, a TPU's program has XLA's convolutions, and a CPU's has products alone."""
     x, kernel = jnp.zeros((2, 20, 20, 16)), jnp.zeros((9, 9, 16, 4))
 
     def loss(x, kernel):

@@ -95,7 +95,7 @@ def _load_tfds(name: str, data_dir: str | None, image_size: int | None) -> Sourc
 def load_test(
     name: str,
     data_dir: str | None,
-    image_size: int,
+    image_size: int | None,
     affnist_variants: int = 1,
     class_names: Sequence[str] | None = None,
 ) -> TestSet:
@@ -105,7 +105,7 @@ def load_test(
       name: A name that ``load`` takes; or ``"affnist"``, the test digits of MNIST distorted by affNIST's rules; or
         ``"affnist_official"``, Tieleman's files.
       data_dir: See ``load``.
-      image_size: Pixels along a side of the network's images.
+      image_size: Pixels along a side of the network's images; None for the set's own size.
       affnist_variants: Variants of each digit, for ``"affnist"``.
       class_names: See ``load``.
 

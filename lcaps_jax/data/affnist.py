@@ -188,13 +188,13 @@ class Affnist:
 
 
 def load_test(
-    data_dir: str | None, image_size: int, affnist_variants: int = 1, class_names: Sequence[str] | None = None
+    data_dir: str | None, image_size: int | None, affnist_variants: int = 1, class_names: Sequence[str] | None = None
 ) -> TestSet:
     """The test digits of MNIST, distorted by affNIST's rules; always the same.
 
     Args:
       data_dir: Folder of prepared TFDS sets; None for TFDS's own.
-      image_size: Pixels along a side of the network's images, which must be 40.
+      image_size: Pixels along a side of the network's images, which must be 40; None for a network that takes any.
       affnist_variants: Variants of each digit.
       class_names: Not used.
 
@@ -206,10 +206,10 @@ def load_test(
     return Affnist(tfds.load("mnist", data_dir).test, affnist_variants)
 
 
-def check_size(name: str, image_size: int) -> None:
-    """Raises DataError unless a network takes images of affNIST's size."""
-    if image_size != CANVAS:
+def check_size(name: str, image_size: int | None) -> None:
+    """Raises DataError for a network that takes images of another size than affNIST's; None takes any."""
+    if image_size not in (None, CANVAS):
         raise DataError(
             f"{arg('name')}={name}: has images of {CANVAS}x{CANVAS} pixels, and the network's are {image_size}x"
-            f"{image_size}: train on {expanded_mnist.NAME}."
+            f"{image_size}: train on {expanded_mnist.NAME}, or with a {arg('frame')}."
         )

@@ -84,7 +84,7 @@ class OfficialAffnist(Split):
 
 
 def load_test(
-    data_dir: str | None, image_size: int, affnist_variants: int = 1, class_names: Sequence[str] | None = None
+    data_dir: str | None, image_size: int | None, affnist_variants: int = 1, class_names: Sequence[str] | None = None
 ) -> TestSet:
     """Tieleman's own files, all variants of them; the arguments are those of ``affnist.load_test``.
 

@@ -3,9 +3,11 @@
 Adding a network is one file, a Flax module that keeps the ``Network`` protocol, and one line in this table.
 """
 
+from lcaps_jax import frames
 from lcaps_jax.networks.base import Geometry, Network, NetworkOutput, Settings
 from lcaps_jax.networks.capsnet import CapsNet
 from lcaps_jax.networks.cnn import ConvNet
+from lcaps_jax.networks.framed import Framed
 from lcaps_jax.networks.ladder import LadderCapsNet
 
 NETWORKS: dict[str, type[Network]] = {
@@ -23,4 +25,7 @@ def from_config(config: Settings, classes: int) -> Network:
     Raises:
       ValueError: The settings do not go together.
     """
-    return NETWORKS[config.model].from_config(config, classes)
+    network = NETWORKS[config.model].from_config(config, classes)
+    if config.frame == frames.NONE:
+        return network
+    return Framed(network=network, kind=config.frame, size=config.frame_size, jitter=config.max_shift or 0)

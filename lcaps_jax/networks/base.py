@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from lcaps_jax.convolution import conv_stack, output_size
 from lcaps_jax.errors import ArgumentError, arg
+from lcaps_jax.frames import Frame
 
 CAPSULE_DIM = 8
 POSE_DIM = 16
@@ -39,6 +40,9 @@ class NetworkOutput:
       coupling: Coupling coefficients of the last routing iteration, ``[B, n, J]``.
       reconstruction: Image that the decoder draws, ``[B, I*I*C]`` in [0, 1].
       logits: Logits of a convolutional network, ``[B, J]``.
+      frame: Frame in which each image was seen, where the network frames them.
+      picture: Image as it shows in its frame, ``[B, S, S, C]``.
+      angle: Angle in degrees that a search has chosen, ``[B]``.
     """
 
     activity: jax.Array
@@ -52,6 +56,9 @@ class NetworkOutput:
     coupling: jax.Array | None = None
     reconstruction: jax.Array | None = None
     logits: jax.Array | None = None
+    frame: Frame | None = None
+    picture: jax.Array | None = None
+    angle: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +119,18 @@ class Settings(Protocol):
     @property
     def precision(self) -> str:
         """Type of the arithmetic, as ``"float32"``."""
+
+    @property
+    def frame(self) -> str:
+        """Kind of the frame that images are seen in, or ``"none"``."""
+
+    @property
+    def frame_size(self) -> int:
+        """Pixels along a side of an image in its frame."""
+
+    @property
+    def max_shift(self) -> int | None:
+        """Pixels by which training images are shifted at most; None where the data set decides."""
 
 
 class Network(nn.Module):

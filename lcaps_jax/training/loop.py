@@ -75,7 +75,7 @@ def fit(
     """
     plan = plan_of(config, len(train))
     optimizer = steps.make_optimizer(config)
-    train_steps = steps.make_train_steps(network, optimizer, config.max_shift if config.placement == FRESH else 0)
+    train_steps = steps.make_train_steps(network, optimizer, _max_shift(config))
     order = _EpochOrder(config, plan)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         state, start = _restore_or_begin(checkpoints, network, optimizer, config, train.channels)
@@ -111,6 +111,11 @@ def fit(
 def plan_of(config: Config, images: int) -> StepPlan:
     """The steps of a run with so many training images; raises DataError for a batch larger than the set."""
     return StepPlan(images, config.batch_size, config.epochs, config.log_every, config.checkpoint_every)
+
+
+def _max_shift(config: Config) -> int:
+    """Pixels by which the steps shift images. With a frame, which would undo that, the network shifts the picture."""
+    return config.max_shift if config.placement == FRESH and not config.framed else 0
 
 
 def _key(config: Config, stream: int) -> jax.Array:

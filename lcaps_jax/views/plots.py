@@ -4,13 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 import pathlib
 import re
 
+import jax
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, Polygon
 from matplotlib.ticker import LogLocator, NullFormatter
 import numpy as np
 import numpy.typing as npt
 
+from lcaps_jax import frames
 from lcaps_jax.data import Split, TestSet
 from lcaps_jax.data.augment import Array
 from lcaps_jax.networks import Geometry, NetworkOutput
@@ -179,7 +182,7 @@ def kept_capsules(
     most = max(_kept_by_place(index, sizes)[1].max() for index in output.index)
     for i in range(count):
         show_image(rows[0, i], split.images[i])
-        _show_kept(rows[0, i], output.index[i], sizes, most)
+        _show_kept(rows[0, i], output, i, sizes, most)
         activity = np.asarray(output.activity[i])
         predicted, true = int(np.argmax(activity)), int(split.labels[i])
         colours = [
@@ -202,13 +205,28 @@ def _kept_by_place(index: Array, sizes: Geometry) -> tuple[np.ndarray, np.ndarra
     return np.unique(np.asarray(index) // sizes.types, return_counts=True)
 
 
-def _show_kept(axes, index: Array, sizes: Geometry, most: int | None = None) -> None:
-    """Draws a dot where capsules ``[K]`` are kept, its area by their number; dots of ``most`` touch."""
-    places, kept = _kept_by_place(index, sizes)
+def _show_kept(axes, output: NetworkOutput, i: int, sizes: Geometry, most: int | None = None) -> None:
+    """Draws a dot where the capsules of image ``i`` are kept, its area by their number; dots of ``most`` touch.
+
+    Where the image was seen in a frame, the frame is drawn too, and the dots lie in it.
+    """
+    places, kept = _kept_by_place(output.index[i], sizes)
     centres = sizes.stride * np.stack(np.divmod(places, sizes.grid), axis=1) + (sizes.receptive_field - 1) / 2
     diameters = sizes.stride * np.sqrt(kept / (most or kept.max()))
+    if output.frame is not None:
+        frame, size = jax.tree.map(lambda x: x[i], output.frame), output.picture.shape[1]
+        centres = np.asarray(frames.to_image(frame, centres, size))
+        diameters = diameters * np.sqrt(abs(np.linalg.det(frame.matrix)))
+        _show_frame(axes, frame, size)
     for (y, x), diameter in zip(centres, diameters):
         axes.add_patch(Circle((x, y), diameter / 2, color="tab:orange", alpha=0.75, linewidth=0))
+
+
+def _show_frame(axes, frame: frames.Frame, size: int) -> None:
+    """Draws the frame in which an image was seen, a parallelogram whose upper side is drawn thicker."""
+    corners = np.asarray(frames.outline(frame, size))[:, ::-1]
+    axes.add_patch(Polygon(corners, fill=False, edgecolor="tab:cyan", linewidth=1))
+    axes.add_line(Line2D(*corners[:2].T, color="tab:cyan", linewidth=2.5))
 
 
 def classified(
@@ -223,7 +241,7 @@ def classified(
     left, right = figure.subplots(1, 2)
     show_image(left, image)
     if output.index is not None:
-        _show_kept(left, output.index[0], sizes)
+        _show_kept(left, output, 0, sizes)
     activity = np.asarray(output.activity[0])
     best = np.sort(np.argsort(-activity, kind="stable")[:10])
     predicted = int(np.argmax(activity))
@@ -254,7 +272,7 @@ def explained(image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, 
     show_image(axes, image)
     axes.set_title("as the network sees it", fontsize=9)
     if output.index is not None:
-        _show_kept(axes, output.index[0], sizes)
+        _show_kept(axes, output, 0, sizes)
         axes.set_title("where its kept capsules sit", fontsize=9)
     if output.regressed is not None:
         for values, title in (

@@ -1,0 +1,100 @@
+"""Networks behind a frame: what they owe to the network inside, and what a moved image does to them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcaps_jax import data, frames
+from lcaps_jax.config import ConfigError
+from lcaps_jax.data import affnist
+import workloads
+
+_NETWORKS = [{}, {"model": "capsnet"}, {"model": "cnn"}]
+
+
+def _images(count=6, size=40):
+    """Bars in the middle of a canvas, with nothing near its border."""
+    inside = workloads.random_split(count, size=20).images.astype(np.float32) / 255
+    inside = np.where(inside > 0.4, inside, 0)
+    return np.pad(inside, ((0, 0), *((size // 2 - 10,) * 2,) * 2, (0, 0)))
+
+
+@pytest.mark.parametrize("settings", _NETWORKS)
+def test_it_is_the_network_inside_on_the_picture_with_the_same_parameters(settings):
+    framed, bare = workloads.untrained_run(frame="affine", **settings), workloads.untrained_run(**settings)
+    assert jax.tree.map(jnp.shape, framed.params) == jax.tree.map(jnp.shape, bare.params)
+    images = _images()
+    output = framed(images)
+    picture = frames.resample(images, frames.frame_of(images), 28)
+    np.testing.assert_allclose(output.picture, picture, atol=1e-5)
+    expected = dataclasses.replace(bare, params=framed.params)(np.clip(picture, 0, 1))
+    np.testing.assert_allclose(output.activity, expected.activity, atol=1e-5)
+    np.testing.assert_allclose(output.frame.centre, frames.frame_of(images).centre, atol=1e-4)
+    labels = np.arange(len(images), dtype=np.int32)
+    loss = framed.network.loss(output, labels, images)  # of the picture, where there is a decoder
+    np.testing.assert_allclose(loss, bare.network.loss(expected, labels, picture), rtol=1e-3)
+    assert framed.geometry == bare.geometry
+
+
+@pytest.mark.parametrize("settings", _NETWORKS)
+def test_whole_pixel_shifts_change_nothing_but_the_frame(settings):
+    run = workloads.untrained_run(frame="affine", **settings)
+    images = _images()
+    output = run(images)
+    for shift in ((4, -7), (-9, 9)):
+        other = run(np.roll(images, shift, axis=(1, 2)))
+        np.testing.assert_allclose(other.activity, output.activity, atol=1e-5)
+        np.testing.assert_allclose(other.frame.centre, output.frame.centre + np.array(shift), atol=1e-4)
+    # A larger canvas is the same image, moved.
+    larger = run(np.pad(images, ((0, 0), (3, 9), (0, 12), (0, 0))))
+    np.testing.assert_allclose(larger.activity, output.activity, atol=1e-5)
+
+
+def test_shear_and_scale_change_a_picture_far_less_than_another_digit_does():
+    run = workloads.untrained_run(frame="affine")
+    digits = data.load("sample").test.images[:20].astype(np.float32) / 255
+    digits = np.pad(digits, ((0, 0), (6, 6), (6, 6), (0, 0)))
+    done = affnist.Transformation(
+        rotation=jnp.zeros(20), shear=jnp.linspace(-0.2, 0.2, 20),
+        scale=jnp.stack([jnp.linspace(0.8, 1.2, 20), jnp.linspace(1.2, 0.8, 20)], axis=1),
+        shift=jnp.zeros((20, 2), jnp.int32),
+    )  # fmt: skip
+    warped = np.clip(affnist.warp(digits[..., 0], done, 40)[..., None], 0, 1)
+    pictures, others = run(digits).picture, run(warped).picture
+    change, between = np.abs(others - pictures).mean(), np.abs(np.diff(pictures, axis=0)).mean()
+    assert change < 0.3 * between
+    assert np.abs(warped - digits).mean() / np.abs(np.diff(digits, axis=0)).mean() > 1.3 * change / between
+
+
+def test_a_search_takes_the_angle_of_the_largest_activity():
+    run = workloads.untrained_run(frame="affine")
+    images, angles = _images(), (-20.0, 0.0, 35.0)
+    found = run.searching(angles)(images)
+    single = [run.searching([angle])(images) for angle in angles]
+    best = np.argmax([output.activity.max(axis=1) for output in single], axis=0)
+    np.testing.assert_array_equal(found.angle, np.array(angles)[best])
+    assert len(set(best)) > 1
+    for i, which in enumerate(best):
+        np.testing.assert_allclose(found.activity[i], single[which].activity[i], atol=1e-5)
+        np.testing.assert_allclose(found.picture[i], single[which].picture[i], atol=1e-5)
+    np.testing.assert_allclose(run.searching([0.0])(images).activity, run(images).activity, atol=1e-5)
+
+
+def test_training_pictures_are_moved_in_their_frame_by_their_keys():
+    network = workloads.untrained_run(frame="affine", max_shift=2).network
+    params = workloads.untrained_run().params
+    images = np.repeat(_images(1), 200, axis=0)
+    output = network.apply({"params": params}, images, jnp.zeros(200, int), jax.random.split(jax.random.key(0), 200))
+    offset = (frames.frame_of(images[:1]).centre - output.frame.centre) @ np.linalg.inv(output.frame.matrix[0]).T
+    np.testing.assert_allclose(offset, np.rint(offset), atol=1e-3)
+    assert {tuple(row) for row in np.rint(offset).astype(int)} == {(i, j) for i in range(-2, 3) for j in range(-2, 3)}
+
+
+def test_what_cannot_be_searched_is_refused():
+    with pytest.raises(ConfigError, match="search_angles: the network was trained without a frame to turn"):
+        workloads.untrained_run().searching([0])
+    with pytest.raises(ConfigError, match="search_angles=200: must be numbers of degrees from -180 to 180"):
+        workloads.untrained_run(frame="centre").searching([0, 200])
