@@ -2,15 +2,14 @@
 
     python eval.py --workdir=runs/quickstart --eval_datasets=sample
 
-The results are added to the run's results.json, the plots to its folder figures/.
+The results go into the run's results.json, the plots into its folder figures/. With --images it classifies image files
+instead:
 
     python eval.py --workdir=runs/quickstart --images='photos/*.png'
 
-classifies image files instead, and
+With --report it writes one page about a run, or about several side by side:
 
     python eval.py --workdir=runs/one,runs/other --report=report.html
-
-writes one page of a run, or of several side by side.
 """
 
 import pathlib
@@ -24,7 +23,7 @@ from lcaps_jax.runtime import say
 from lcaps_jax.training import BEST, LAST
 from lcaps_jax.views import classify, plots, report
 
-_WORKDIR = flags.DEFINE_list("workdir", None, "Folder of the run; for --report, one or more.", required=True)
+_WORKDIR = flags.DEFINE_list("workdir", None, "Folder of the run; for --report, one or several.", required=True)
 _EVAL_DATASETS = flags.DEFINE_list("eval_datasets", None, "Test sets, as for train.py. Default: those of the run.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets. Default: that of the run.")
 _CHECKPOINT = flags.DEFINE_enum(
@@ -37,15 +36,15 @@ _AFFNIST_VARIANTS = flags.DEFINE_integer(
     1,
     affnist.VARIANTS,
 )
-_IMAGES = flags.DEFINE_string("images", None, "Image files to classify, as 'photos/*.png', in place of test sets.")
-_REPORT = flags.DEFINE_string("report", None, "HTML page to write of one or more runs, in place of evaluating.")
+_IMAGES = flags.DEFINE_string("images", None, "Image files to classify instead of test sets, such as 'photos/*.png'.")
+_REPORT = flags.DEFINE_string("report", None, "HTML page to write about one or more runs, instead of evaluating.")
 _SEARCH_ANGLES = flags.DEFINE_list(
     "search_angles",
     None,
     "Degrees by which each image is turned, as -20,-10,0,10,20; the most active class of all is taken. For networks "
     "with a --frame.",
 )
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images a step, over all devices. Default: that of the run.", 1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images of a step, over all devices. Default: the run's.", 1)
 cli.define_distributed_flags()
 flags.adopt_module_key_flags(cli)  # so that --help lists them
 
@@ -82,7 +81,7 @@ def main(argv):
             say(classified.line(run.class_names))
             if parallel.is_main():
                 classify.draw(run, classified, workdir, number)
-        say(f"Pictures of them are in {workdir / plots.FOLDER / classify.FOLDER}.")
+        say(f"Their pictures are in {workdir / plots.FOLDER / classify.FOLDER}.")
         return
     names = _EVAL_DATASETS.value or run.config.eval_datasets
     commands.evaluate_run(

@@ -9,7 +9,7 @@ from absl import flags
 
 from lcaps_jax import cli, commands, config
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: settings, checkpoints, figures.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: settings, checkpoints, plots.", required=True)
 config.define_flags()
 cli.define_distributed_flags()
 for module in (config, cli):

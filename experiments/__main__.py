@@ -2,10 +2,10 @@
 
     python -m experiments table2 --workdir=runs/paper
 
-Run from the repository, because the settings of every run are the flagfiles in ``configs/``. What has been trained is
-not trained again, and what was interrupted goes on. ``--notrain`` shows what there is so far; ``--quick`` tries a run
-of each kind with small networks, in minutes. What the figures need of a network is kept as text beside its results:
-``--workdir=docs/results --notrain`` shows the tables of the runs that this repository tells of.
+Run it from the repository, because the settings of every run are the flagfiles in ``configs/``. Finished runs are not
+trained again, and interrupted ones go on. ``--notrain`` shows the results so far; ``--quick`` tries a run of each kind
+with small networks, in minutes. What the figures need of a network is kept as text beside its results, so that
+``--workdir=docs/results --notrain`` shows the tables of the runs that this repository reports.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ def run(names: Sequence[str], plan: Plan) -> None:
     """Runs the named experiments, or ``all`` of them.
 
     Raises:
-      ConfigError: A name is none of theirs.
+      ConfigError: There is no experiment of that name.
     """
     unknown = [name for name in names if name not in (*_EXPERIMENTS, "all")]
     if unknown or not names:
@@ -45,13 +45,13 @@ def run(names: Sequence[str], plan: Plan) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     workdir = flags.DEFINE_string(
         "workdir", None, "Folder of the experiments and their runs. Default: runs/paper or, for --quick, runs/quick."
     )
-    quick = flags.DEFINE_boolean("quick", False, "Small networks, an epoch each: minutes, and figures that say little.")
-    train = flags.DEFINE_boolean("train", True, "Train what has not been; --notrain shows what there is.")
-    data_dir = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets; default: their own.")
+    quick = flags.DEFINE_boolean("quick", False, "Small networks, one epoch each: minutes, but numbers say little.")
+    train = flags.DEFINE_boolean("train", True, "Train what is not trained yet; --notrain shows the results so far.")
+    data_dir = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets. Default: their own.")
 
     def parsed(argv):
         folder = workdir.value or ("runs/quick" if quick.value else "runs/paper")

@@ -1,4 +1,4 @@
-"""What each part of a network is worth: one thing changed at a time, of a network trained on expanded MNIST."""
+"""What each part of a network is worth: networks trained on expanded MNIST with one thing changed at a time."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -15,7 +15,7 @@ from lcaps_jax.networks import ladder, released
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """What is left out or changed of a network trained on expanded MNIST.
+    """A network trained on expanded MNIST with something changed or left out.
 
     Attributes:
       row: Name of the row, as printed.
@@ -35,9 +35,9 @@ def _one_choice(row: str, choice: str) -> Ablation:
 
 
 _ROUTING = {"model": "capsnet", "decoder": False}
-_TWICE = {"epochs": 12, "decay_steps": 1000}  # as many halvings of the learning rate as in six epochs
+_TWICE = {"epochs": 12, "decay_steps": 1000}  # the learning rate is halved as often as in six epochs
 _FULL_SIZE: dict[str, Any] = {"quick": False, "base": "affnist_9x9_k70"}
-_HALF = {"epochs": 5, "decay_steps": 600}  # of the schedule of Table 2; the narrow CNN's
+_HALF = {"epochs": 5, "decay_steps": 600}  # half the schedule of Table 2, as for the narrow CNN
 # By the names of their runs' folders. affNIST's digits lie up to 19 pixels from the middle, expanded MNIST's up to 6.
 ABLATIONS = {
     "whole": Ablation("the whole network", {}),
@@ -70,9 +70,9 @@ ABLATIONS = {
     ),
 }
 
-# Names of those that other experiments show beside the networks of Table 2: CapsNet and the ladder at full size by half
-# the schedule, the CNN's, and with other training digits; the longest trained narrow networks that differ in nothing
-# but the layers; and the one that keeps capsules of the most types.
+# Names of the ablations that other experiments show beside the networks of Table 2: CapsNet and the ladder at full size
+# by half the schedule, as the CNN, and the latter with other training digits; the narrow networks that are trained the
+# longest and differ in the layers alone; and the one that keeps capsules of the most types.
 _SHOWN = {
     "capsnet_full_size": "CapsNet, 5 epochs",
     "full_size": "L-CapsNet 9x9, 5 epochs",
@@ -84,7 +84,7 @@ _SHOWN = {
 
 
 def run(plan: Plan) -> None:
-    """Trains networks, most of them narrow, with one thing changed at a time; prints their errors on affNIST."""
+    """Trains networks, most of them narrow, with one thing changed at a time, and prints their errors."""
     rows = []
     for name, config in settings(plan).items():
         if plan.quick and not ABLATIONS[name].quick:
@@ -110,7 +110,7 @@ def settings(plan: Plan) -> dict[str, Config]:
 
 
 def finished(plan: Plan, names: Sequence[str]) -> dict[str, list[pathlib.Path]]:
-    """Folders of the ablations that are finished, by the names they are shown by; the others are not trained now."""
+    """Folders of the finished ablations, by the names that they are shown by; the others are not trained now."""
     configs = settings(plan)
     return {
         _SHOWN[name]: [_folder(plan, name)] for name in names if plan.is_finished(configs[name], _folder(plan, name))

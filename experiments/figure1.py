@@ -11,7 +11,7 @@ from lcaps_jax.views import plots
 
 
 def run(plan: Plan) -> None:
-    """Mean length and mean coupling coefficient of CapsNet's most active capsules over all training zeros."""
+    """Draws mean length and mean coupling of CapsNet's most active capsules over all training zeros."""
     for means in zeros.means(plan, "figure1", ["mnist_capsnet"]).values():
         activity, coupling = np.array(means["activity"]), np.array(means["coupling"])
         save_plot(plan.workdir, "figure1", plots.lengths_and_couplings(activity, coupling))
@@ -19,7 +19,7 @@ def run(plan: Plan) -> None:
 
 
 def couplings_by_rank(activity: np.ndarray, coupling: np.ndarray) -> list[dict]:
-    """The figure in numbers, with the capsules that it does not show; both are ``[n]``."""
+    """The figure in numbers, including the capsules that it does not show; both arrays are ``[n]``."""
     ranked = np.argsort(-activity, kind="stable")
     edges = [*(edge for edge in (0, 50, 100, 300, 600) if edge < len(ranked)), len(ranked)]
     return [

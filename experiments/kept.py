@@ -1,4 +1,4 @@
-"""Which capsules ladder networks keep: the same of all digits, or other ones of each."""
+"""Which capsules ladder networks keep: the same for all digits, or others for each."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ _DIGITS = 1000
 
 
 def run(plan: Plan) -> None:
-    """How alike the capsules are that ladder networks keep of test digits."""
+    """Measures how alike the capsules are that ladder networks keep for test digits."""
     names = ["mnist_9x9_k50", "mnist_9x9_k70", "mnist_9x9_k100", "affnist_15x15_k70", "affnist_9x9_k70"]
     rows_of = {name: cell_of(name).row for name in names}  # two of them share one, and differ in the data
     networks = plan.finished("kept", names)
@@ -44,7 +44,7 @@ def run(plan: Plan) -> None:
 
 
 def selection(index: np.ndarray, labels: np.ndarray, sizes: Geometry) -> dict[str, float]:
-    """How alike the selections of images are.
+    """How much the selections of different images have in common.
 
     Args:
       index: Indices of the capsules that each image keeps, ``[N, K]``.

@@ -1,6 +1,6 @@
 """What experiments measure of a trained network, kept as text beside its results.
 
-So figures can be drawn, and later networks compared with it, when its checkpoints are gone.
+Figures can then be drawn, and later networks compared, even when the checkpoints are gone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +18,13 @@ from lcaps_jax.runtime import say
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What is measured, and of what.
+    """Something that is measured of a network.
 
     Attributes:
       name: Name of the file in a run's folder ``experiments``.
-      of: What the numbers depend on beside the network, as JSON has it. It is kept with them; once it is another, they
-        are measured anew.
-      measure: Function that gives a run's numbers, as JSON has them.
+      of: Conditions that the numbers depend on beside the network, in JSON's types. They are kept with the numbers,
+        which are measured anew once the conditions change.
+      measure: Function that returns a run's numbers, in JSON's types.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Measurement:
         return kept if kept and (kept["step"], kept["of"]) == (_last_step(folder), self.of) else None
 
     def make(self, run: runs.Run, folder: pathlib.Path) -> dict:
-        """Measures a run and keeps that in its folder."""
+        """Measures a run and keeps the numbers in its folder."""
         made = {"step": run.step, "of": dict(self.of)} | self.measure(run)
         (folder / runs.MEASURED).mkdir(exist_ok=True)
         write_json(folder / runs.MEASURED / f"{self.name}.json", made, indent=None)
@@ -50,7 +50,7 @@ def _last_step(folder: pathlib.Path) -> int:
 
 
 def rounded(x) -> list | None:
-    """An array for a file to be read by people; None of None."""
+    """An array with few digits, for a file that people read; None for None."""
     return None if x is None else np.asarray(x, np.float64).round(4).tolist()
 
 
@@ -59,11 +59,11 @@ def collect(
 ) -> dict[str, tuple[dict, ...]]:
     """All measurements of each network, from one of its runs.
 
-    That is the first of its runs that has them, or a checkpoint to make them of. Says which where it is not the first
-    of all, and leaves out, with a word about it, networks that have none.
+    This is the first run that has the measurements, or a checkpoint to take them from. A line says where it is not the
+    network's first run, and which networks are left out because they have no such run.
 
     Args:
-      experiment: Name of the experiment, for what is said.
+      experiment: Name of the experiment, with which these lines begin.
       networks: Folders of the networks' finished runs, by name.
       measurements: Measurements that are kept already or are taken now.
     """

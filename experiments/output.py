@@ -1,4 +1,4 @@
-"""Tables and plots of the experiments: printed, written beside the runs, and the cells that several of them share."""
+"""Tables and plots of the experiments, printed and written beside the runs, and cells that several tables share."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses

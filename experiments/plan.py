@@ -1,4 +1,4 @@
-"""How the experiments are run: where, with which settings, and what of it is finished."""
+"""How the experiments are run: where, with which settings, and which runs are finished."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -24,7 +24,7 @@ _QUICK: dict[str, Any] = {
     "epochs": 1,
     "learning_rate": 3e-3,
 }
-_QUICK_SHARE = 5  # Quick networks keep one of so many kept capsules.
+_QUICK_SHARE = 5  # Quick networks keep one capsule for every so many of the others.
 _MNIST_SIZE = 28
 
 
@@ -71,9 +71,9 @@ class Plan:
         return runs.is_finished(config, folder, archived=True)
 
     def finish(self, config: Config, folder: pathlib.Path) -> bool:
-        """Trains a run to its end where that is wanted and not done yet: whether it is done.
+        """Trains a run to its end if that is wanted and not done yet, and returns whether it is done.
 
-        A run that diverges does so again however often it is started. It is left out for the others' sake.
+        A run that diverges would diverge again, so it is left out, and the other runs go on.
         """
         if self.train and not self.is_finished(config, folder):
             try:
@@ -100,9 +100,10 @@ class Plan:
         ]
 
     def finished(self, experiment: str, flagfiles: Sequence[str]) -> dict[str, list[pathlib.Path]]:
-        """Folders of the finished runs of cells by flagfile; the first of each is trained now where that is wanted.
+        """Folders of the finished runs of cells, by flagfile.
 
-        Says, in the name of the experiment, which cells have none.
+        The first run of each cell is trained now if that is wanted. A line that begins with the name of the experiment
+        says which cells have no run.
         """
         found = {}
         for name in flagfiles:

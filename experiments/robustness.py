@@ -1,4 +1,4 @@
-"""What becomes of digits as they are transformed, by the networks trained on expanded MNIST."""
+"""How the networks trained on expanded MNIST answer to digits that are transformed."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -27,7 +27,7 @@ _SWEEPS = {
 
 
 def run(plan: Plan) -> None:
-    """Where the errors on affNIST lie, what one digit's activity and pose do, and what the poses of many do."""
+    """Draws where the errors on affNIST lie, and how activities and poses change as digits are transformed."""
     cells = ["affnist_15x15_k70", "affnist_9x9_k70", "affnist_capsnet", "affnist_cnn32"]
     networks = {cell_of(name).row: folders for name, folders in plan.finished("robustness", cells).items()}
     shown = ["capsnet_full_size", "full_size", "full_size_shift10", "longer", "capsnet_longer"]
@@ -90,7 +90,6 @@ def _one_digit(digits: Split) -> Measurement:
         measured = {}
         for kind, amounts in _SWEEPS.items():
             copies = np.repeat(digits.images[:1] / np.float32(255), len(amounts), axis=0)
-            # Interpolation may leave [0, 1] by a rounding.
             output = run(np.asarray(robustness.transform(copies, kind, amounts)))
             pose = None if output.pose is None else output.pose[:, label]
             measured[kind] = {"activity": rounded(output.activity[:, label]), "pose": rounded(pose)}
@@ -101,7 +100,7 @@ def _one_digit(digits: Split) -> Measurement:
 
 
 def _poses(digits: Split) -> Measurement:
-    """Whether class poses answer to moderate transformations of digits, and how; nothing of networks without poses."""
+    """How class poses answer to moderate transformations of digits; empty for networks without poses."""
 
     def measure(run):
         if run(digits.images[:1]).pose is None:

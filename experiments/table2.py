@@ -26,7 +26,8 @@ def run(plan: Plan) -> None:
 def row_of(config: Config, cell: Cell, folders: Sequence[pathlib.Path]) -> dict:
     """A line of Table 2 from the finished runs of a cell, with these settings: errors of the last epoch.
 
-    Each seed has its own interval: all are tested on the same images, so that pooled they would promise too much.
+    Each seed has its own interval. All seeds are tested on the same images, so that one interval for all would promise
+    too much.
     """
     row = {
         "network": cell.row,
@@ -62,6 +63,6 @@ def _epochs(folder: pathlib.Path, result: Mapping) -> str:
 
 
 def _minutes(log: Sequence[dict]) -> float:
-    """Minutes of training, by the median step: what a run lay stopped is left out."""
+    """Minutes of training by the median time of a step, so that pauses of a run do not count."""
     steps = [line for line in log if line["split"] == "train"]
     return median_seconds(steps) * steps[-1]["step"] / 60

@@ -18,7 +18,7 @@ _STEPS = 3
 
 
 def say_what_is_left(plan: Plan, cells: Sequence[Cell]) -> None:
-    """Prints runs and hours; of a quick plan the runs alone, because measuring one takes as long as training it."""
+    """Prints how many runs and hours are left; a quick plan shows no hours, which take as long to measure."""
     if left := plan.unfinished(cells):
         hours = "" if plan.quick else f", about {seconds_left(plan, cells) / 3600:.1f} hours"
         say(f"{len(left)} run{'s' if len(left) > 1 else ''} to train{hours}.")
@@ -38,13 +38,13 @@ def seconds_left(plan: Plan, cells: Sequence[Cell]) -> float:
 
 
 def median_seconds(steps: Sequence[dict]) -> float:
-    """Median time of a step, by the lines of the log: what a run waited for other programs is left out."""
+    """Median time of a step by the lines of the log, so that waiting for other programs does not count."""
     return float(np.median([line["seconds_per_step"] for line in steps]))
 
 
 @functools.cache  # because what is left is said again before each run
 def seconds_per_step(config: Config) -> float:
-    """Time of a step, by a few on black images; compilation is left out."""
+    """Time of a step without compilation, measured over a few steps on black images."""
     parallel.check_batch_size(config.batch_size)
     size = image_size(config)
     config = config.resolved(size, 0)

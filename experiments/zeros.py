@@ -26,7 +26,10 @@ def means(plan: Plan, experiment: str, flagfiles: Sequence[str]) -> dict[str, di
 
 
 def _zeros(plan: Plan) -> np.ndarray:
-    """All zeros of MNIST's training part: 5,923, because TFDS does not keep the order that the paper's 5,444 are of."""
+    """All 5,923 zeros of MNIST's training part.
+
+    The paper's 5,444 cannot be picked out of them, because TFDS does not keep MNIST's order.
+    """
     train = data.load("mnist", plan.data_dir).train
     return train.images[train.labels == _ZERO]
 

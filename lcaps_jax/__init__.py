@@ -1,6 +1,7 @@
 """lcaps_jax: the Ladder Capsule Network (Jeong, Lee, Kim, ICML 2019) in JAX.
 
-Importing it takes JAX and Flax alone. What loads trained networks needs more, and is imported when it is first used.
+Importing it needs JAX and Flax alone. The functions that load trained networks need more, and are imported when they
+are first used.
 """
 
 import importlib

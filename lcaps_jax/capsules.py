@@ -122,7 +122,7 @@ def propagate(capsules: jax.Array, transform: jax.Array, contribution: jax.Array
 def propagate_factored(
     capsules: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: jax.Array, contribution: jax.Array
 ) -> jax.Array:
-    """``propagate`` with ``transform = hidden kernel + bias``, never written out (eq. 1).
+    """``propagate`` with ``transform = hidden kernel + bias``, which is never written out (eq. 1).
 
     The transforms are by far the largest array of the network, ``[B, J, K, d, D]``. Contracting the kept capsules
     with the kernel first costs the same arithmetic and leaves ``[J, B, h, D]``, several times less memory.
@@ -159,7 +159,7 @@ def regress(s: jax.Array, transform: jax.Array) -> jax.Array:
 
 
 def regress_factored(s: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: jax.Array, dim: int) -> jax.Array:
-    """``regress`` with ``transform = hidden kernel + bias``, never written out (eqs. 2, 3).
+    """``regress`` with ``transform = hidden kernel + bias``, which is never written out (eqs. 2, 3).
 
     Args:
       s: Partial input of the class capsules, ``[J, B, D]``.
@@ -186,7 +186,7 @@ def regression_error(regressed: jax.Array, capsules: jax.Array, *, squared: bool
     Args:
       regressed: Regressed capsules, ``[..., K, d]``.
       capsules: Kept capsules, ``[..., K, d]`` or a shape that broadcasts to it.
-      squared: Take the squared distance, as the paper does; otherwise the plain one, as the released graph does.
+      squared: Whether the distance is squared, as in the paper; the released graph takes the plain one.
 
     Returns:
       ``[...]``.
@@ -201,7 +201,7 @@ def agreement(regressed: jax.Array, capsules: jax.Array, gamma: float = AGREEMEN
 
     Args:
       regressed: Regressed capsules, ``[..., K, d]``; of all classes ``[..., J, K, d]``.
-      capsules: Kept capsules, ``[..., K, d]`` or a shape that broadcasts to it, as ``[..., 1, K, d]``.
+      capsules: Kept capsules, ``[..., K, d]`` or a shape that broadcasts to it, such as ``[..., 1, K, d]``.
       gamma: Sharpness.
 
     Returns:
@@ -218,7 +218,7 @@ def agreement_of_error(error: jax.Array, gamma: float = AGREEMENT_SHARPNESS) -> 
 def direction(s: jax.Array, epsilon: float = 0.0) -> jax.Array:
     """``s/(|s| + epsilon)`` of vectors ``[..., D]``; zero at zero.
 
-    A direction has no gradient at exact zero: there it is that of ``s/epsilon``, and zero without an epsilon.
+    A direction has no gradient at exact zero. The gradient there is that of ``s/epsilon``, or zero without an epsilon.
     """
     size = length(s)[..., None] + epsilon
     return jnp.where(size == 0, 0.0, s / jnp.where(size == 0, 1.0, size))
@@ -227,7 +227,7 @@ def direction(s: jax.Array, epsilon: float = 0.0) -> jax.Array:
 def check_labels(labels: jax.Array, by_class: jax.Array) -> None:
     """Raises ValueError unless ``labels`` are integers ``[...]`` for values ``[..., J]``.
 
-    Labels of another shape, as ``[B, 1]``, would broadcast to ``[B, B]`` without a word.
+    Labels of another shape, such as ``[B, 1]``, would silently broadcast to ``[B, B]``.
     """
     labels = jnp.asarray(labels)
     if labels.shape != by_class.shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):

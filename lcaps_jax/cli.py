@@ -1,4 +1,4 @@
-"""What the entry points share: the errors that a user can mend as one line, and stops as exit codes."""
+"""What the entry points share: errors that a user can mend become one line, and stops become exit codes."""
 
 from collections.abc import Callable
 import errno
@@ -14,7 +14,7 @@ from lcaps_jax.config import ConfigError
 from lcaps_jax.errors import UserError, arg
 from lcaps_jax.training.stop import Stopped
 
-# Flags of any entry point that are paths.
+# Flags that hold paths, whichever the entry point.
 _PATHS = ("workdir", "data_dir", "images", "report", "output")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Nearly always the path that was given is at fault.
@@ -26,19 +26,20 @@ def define_distributed_flags() -> None:
     flags.DEFINE_boolean(
         "distributed",
         False,
-        "One of several processes that train together, each started with the same settings; docs/distributed.md.",
+        "This is one of several processes that train together, each started with the same settings; see "
+        "docs/distributed.md.",
     )
     flags.DEFINE_string(
         "coordinator_address",
         None,
-        "With --distributed: HOST:PORT of process 0. TPU pods and Slurm do without.",
+        "With --distributed: HOST:PORT of process 0. TPU pods and Slurm need none.",
     )
-    flags.DEFINE_integer("num_processes", None, "With --distributed: how many processes there are.", 1)
-    flags.DEFINE_integer("process_id", None, "With --distributed: which of them this is, from 0.", 0)
+    flags.DEFINE_integer("num_processes", None, "With --distributed: number of processes.", 1)
+    flags.DEFINE_integer("process_id", None, "With --distributed: number of this process, from 0.", 0)
 
 
 def _connect(values: flags.FlagValues) -> None:
-    """Brings the processes together where the entry point has the flags for it and they say so."""
+    """Connects the processes where the entry point has the flags for it and --distributed is set."""
     if "distributed" not in values:
         return
     where = (values.coordinator_address, values.num_processes, values.process_id)
@@ -46,11 +47,11 @@ def _connect(values: flags.FlagValues) -> None:
         parallel.connect(*where)
     elif where != (None, None, None):
         names = ", ".join(map(arg, ("coordinator_address", "num_processes", "process_id")))
-        raise ConfigError(f"{names}: these are for {arg('distributed')}.")
+        raise ConfigError(f"{names}: these need {arg('distributed')}.")
 
 
 def _end_on(error: jax.errors.JaxRuntimeError) -> None:
-    """Ends the process after one line for a device whose memory is full, or for another process that has ended."""
+    """Prints one line and ends the process where a device's memory is full or another process has ended."""
     reason, several = str(error).splitlines()[0], jax.process_count() > 1
     if reason.startswith("RESOURCE_EXHAUSTED"):
         line = f"Error: a device's memory is full ({reason})."
@@ -63,11 +64,11 @@ def _end_on(error: jax.errors.JaxRuntimeError) -> None:
     if not several:
         sys.exit(line)
     print(line, flush=True)
-    os._exit(1)  # without waiting for the others, as JAX would
+    os._exit(1)  # at once, because JAX would wait for the others
 
 
 def _expand_home(values: flags.FlagValues) -> None:
-    """Fills in ``~`` in paths: shells do not behind an equals sign, nor does anyone in a flagfile."""
+    """Expands ``~`` in paths, because no shell expands it after an equals sign or in a flagfile."""
     for name in _PATHS:
         if name in values and values[name].value:
             given = values[name].value
@@ -80,14 +81,18 @@ def _expand_home(values: flags.FlagValues) -> None:
 def run(main: Callable[[list[str]], None], *, positional: bool = False) -> None:
     """Runs ``main`` after absl has parsed the flags and the devices are prepared.
 
-    The exit code is 1, after one line, for an error that the user can mend or the death of another process, and 128
-    plus the signal's number for a run that was stopped. Arguments that are no flags are refused unless ``positional``.
+    An error that the user can mend prints one line and exits with code 1, as does the death of another process. A run
+    that was stopped exits with 128 plus the number of the signal.
+
+    Args:
+      main: Main function of the entry point, which takes the arguments that are not flags.
+      positional: Whether there may be arguments that are not flags.
     """
 
     def guarded(argv):
         if len(argv) > 1 and not positional:
             raise app.UsageError(f"Unexpected argument {argv[1]!r}: settings are given as --name=value.")
-        logging.set_verbosity(logging.ERROR)  # because Orbax and TFDS tell every step of theirs
+        logging.set_verbosity(logging.ERROR)  # because Orbax and TFDS log each of their steps
         try:
             _expand_home(flags.FLAGS)
             runtime.prepare()

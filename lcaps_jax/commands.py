@@ -16,13 +16,20 @@ from lcaps_jax.views import plots
 
 
 def train(config: Config, workdir: str | pathlib.Path) -> None:
-    """Trains a network as the settings say, in ``workdir``; continues a run that stands there already.
+    """Trains a network in a folder, or continues the run that the folder holds.
+
+    Args:
+      config: Settings of the run.
+      workdir: Folder of the run, which may be new.
 
     Raises:
-      ConfigError: The settings cannot be run or do not continue the run; or the folder holds something else, or
-        another process is training in it.
-      data.DataError, parallel.DeviceError: The data or the batches cannot be used.
-      training.Stopped, training.DivergenceError, training.CheckpointError: See ``training.fit``.
+      ConfigError: The settings cannot be run, or they do not continue the run in the folder; or the folder holds
+        something else, or another process is training in it.
+      data.DataError: The data cannot be used.
+      parallel.DeviceError: The batch does not divide among the devices, or the data are too large for one.
+      training.Stopped: See ``training.fit``.
+      training.DivergenceError: See ``training.fit``.
+      training.CheckpointError: See ``training.fit``.
     """
     workdir = pathlib.Path(workdir)
     parallel.check_batch_size(config.batch_size)
@@ -54,11 +61,11 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
             write_config(workdir, config, runs.describe(workdir, source, len(train_split)))
 
         def on_epoch(evaluations, state, step):
-            for measured in (workdir / runs.MEASURED).glob("*.json"):  # measured of the network as it was
+            for measured in (workdir / runs.MEASURED).glob("*.json"):  # they describe the network as it was before
                 measured.unlink()
             run = Run(network, state.params, config, source.class_names, source.channels, step)
             plots.write_all(run, workdir, evaluations, tests)
-            # Results come last, because a run that has them is finished. Those of later steps are of a lost network.
+            # Results come last, because a run that has them is finished. Results of later steps go with their network.
             runs.add_results(workdir, config, evaluations, tests, step, later_too=False)
 
         fitted = fit(config, network, train_split, validation, tests, workdir, on_epoch)
@@ -69,7 +76,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
 
 
 def _continued(config: Config, workdir: pathlib.Path) -> tuple[Config, bool]:
-    """The settings with those of the run in the folder filled in, and whether that run is finished."""
+    """The settings, completed by those of the run in the folder, and whether that run is finished."""
     if not (workdir / CONFIG_FILE).exists():
         if workdir.exists() and not runs.is_empty(workdir):
             raise ConfigError(
@@ -81,7 +88,7 @@ def _continued(config: Config, workdir: pathlib.Path) -> tuple[Config, bool]:
     config = config.with_defaults_of(earlier)
     if runs.is_finished(config, workdir):
         return config, True
-    # A run that was killed in its first epochs may have results and no checkpoint yet: that one begins anew.
+    # A run that was killed in its first epochs may have results and no checkpoint yet: it begins anew.
     if runs.is_finished(earlier, workdir, archived=True) and not runs.is_finished(earlier, workdir):
         raise ConfigError(
             f"{arg('workdir')}={workdir} holds the log and the results of a finished run whose checkpoints are gone: "
@@ -104,7 +111,7 @@ def _training_parts(config: Config, source: data.Source) -> tuple[data.Split, da
     train_split, validation = source.train, None
     if config.validation_size:
         train_split, validation = data.hold_out(source.train, config.validation_size, config.seed)
-        # Placed as the set's own test images are, because checkpoints are to be chosen for those.
+        # They are placed as the set's test images are, because the best checkpoint is to be the best on those.
         validation = data.Split(place(validation.images, source.max_shift), validation.labels)
     if config.train_size:
         train_split = data.draw(train_split, config.train_size, config.seed)
@@ -126,7 +133,7 @@ def evaluate_run(
 ) -> dict[str, Evaluation]:
     """Evaluates a run on test sets, prints the metrics, adds them to its ``results.json`` and draws the plots.
 
-    Where training has gone on meanwhile, the results and plots of the later step stay. The results of a best checkpoint
+    If training has gone on meanwhile, the results and plots of the later step stay. The results of a best checkpoint
     stand beside those of the last, as ``"NAME (best)"``, those of a search as ``"NAME (search by -10, 0, 10)"``, and
     those of another folder of images than the run's own as ``"folder of DIR"``.
 
@@ -134,7 +141,7 @@ def evaluate_run(
       run: Run to evaluate.
       names: Names of the test sets.
       workdir: Folder of the run.
-      batch_size: Images of a step, over all devices; None for the run's own, made to divide among them.
+      batch_size: Images of a step, over all devices; None for the run's own number, rounded up to divide among them.
       data_dir: Folder of prepared TFDS sets; None for the run's own.
       affnist_variants: Variants of each digit; None for the run's own.
 
@@ -142,7 +149,7 @@ def evaluate_run(
       Evaluations by name.
 
     Raises:
-      data.DataError: A set cannot be had, or its labels or channels are not the network's.
+      data.DataError: A set cannot be loaded, or its labels or channels are not the network's.
       parallel.DeviceError: The batch does not divide among the devices, or the data are too large for one.
     """
     batch_size = batch_size or parallel.round_up(run.config.batch_size)
@@ -161,7 +168,7 @@ def evaluate_run(
         name: evaluate(eval_steps, run.params, on_devices(split), batch_size, split.about.get("variants", 1))
         for name, split in splits.items()
     }
-    for name, evaluation in evaluations.items():  # before anything is written, which a full disk can prevent
+    for name, evaluation in evaluations.items():  # before anything is written, because a full disk can prevent that
         say(f"{name}: {format_result(evaluation.result(run.step))}, {run.checkpoint} checkpoint, step {run.step}")
         say(format_table(evaluation, run.class_names))
     if parallel.is_main():
@@ -184,7 +191,7 @@ def _add_evaluations(
 
 
 def _entry_of(name: str, run: Run, data_dir: str | None) -> str:
-    """The entry of a set in ``results.json``; other images than the run's own do not take the place of those."""
+    """Name of a set's entry in ``results.json``; images other than the run's own get an entry of their own."""
     own = run.config.data_dir
     if (
         name == folder.NAME

@@ -1,7 +1,7 @@
-"""The settings of a run: flags, Config and JSON are three forms of the same.
+"""The settings of a run in three forms: flags, ``Config`` and JSON.
 
-A setting is a field of ``Config``: its flag, its check, its help and its place in ``config.json`` follow from it. A bad
-one is refused here, before any work is done.
+A setting is a field of ``Config``. Its flag, its check, its help and its place in ``config.json`` follow from that
+field. A bad setting is refused here, before any work is done.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,8 +53,9 @@ class Config:
     )
     variant: str = _setting(
         released.PAPER,
-        "paper, the network of the paper; released, what the authors' released graph computes; or, as ablations, the "
-        f"paper's with some of that graph's choices: paper+CHOICE+..., of {', '.join(released.RELEASED_CHOICES)}.",
+        "Form of the ladder network: paper; released, which is what the authors' released graph computes; or, as "
+        "ablations, paper+CHOICE+..., the paper's network with some choices of that graph: "
+        f"{', '.join(released.RELEASED_CHOICES)}.",
     )
     k: int = _setting(70, "Primary capsules that the pruning layer keeps (K).", minimum=1)
     conv1_kernel: int = _setting(9, "Kernel size of the first convolution.", minimum=1)
@@ -65,12 +66,12 @@ class Config:
     pose_dim: int = _setting(base.POSE_DIM, "Dimension of a class capsule.", minimum=1)
     activity: str = _setting(
         ladder.AGREEMENT,
-        "A class's activity: the ladder's agreement, or, as an ablation without the ladder, the length of its pose.",
+        "Activity of a class: the ladder's agreement or, as an ablation without the ladder, the length of the pose.",
         choices=ladder.ACTIVITIES,
     )
     selection: str = _setting(
         ladder.ACTIVE,
-        "Capsules that are kept: the most active ones, or, as an ablation, random ones.",
+        "Capsules to keep: the most active ones or, as an ablation, random ones.",
         choices=ladder.SELECTIONS,
     )
     routing_iterations: int = _setting(3, "Iterations of CapsNet's routing.", minimum=1)
@@ -88,11 +89,11 @@ class Config:
         "sample",
         "Training set: 'sample' (10,000 bundled MNIST digits, offline), 'folder' (your image files, as "
         "DATA_DIR/train/CLASS/FILE and DATA_DIR/test/CLASS/FILE), 'expanded_mnist' (MNIST on a 40x40 canvas, "
-        "shifted by up to 6 pixels), or any image classification set of TensorFlow Datasets, as 'mnist' or 'cifar10'.",
+        "shifted by up to 6 pixels), or any image classification set of TensorFlow Datasets, such as 'mnist'.",
     )
     data_dir: str | None = _setting(
         None,
-        "Folder of prepared TensorFlow Datasets, default their own, ~/tensorflow_datasets; or of your image files.",
+        "Folder of prepared TensorFlow Datasets, by default ~/tensorflow_datasets; for 'folder', of your image files.",
         may_change=True,
     )
     image_size: int | None = _setting(
@@ -108,35 +109,35 @@ class Config:
     )
     placement: str = _setting(
         FRESH,
-        "Random shifts of the training images: fresh ones each time, or, as an ablation, fixed ones for the whole run.",
+        "Random shifts of the training images: fresh ones each time or, as an ablation, fixed ones for the whole run.",
         choices=PLACEMENTS,
     )
     validation_size: int = _setting(
         0, "Training images to hold out, drawn at random; the best checkpoint is then kept too.", minimum=0
     )
     train_size: int = _setting(
-        0, "Train on so many images, drawn at random after those held out; 0 is all of them.", minimum=0
+        0, "Training images to use, drawn at random from those that are not held out; 0 uses all.", minimum=0
     )
     shuffle: bool | None = _setting(
         None,
         "Draw a new order of the images every epoch. Default: on for the paper's network, off for the released one.",
     )
 
-    batch_size: int = _setting(100, "Images a step, over all devices.", minimum=1)
+    batch_size: int = _setting(100, "Images of a step, over all devices.", minimum=1)
     epochs: int = _setting(
-        10, "Passes over the training set; more of them continue a finished run.", minimum=1, may_change=True
+        10, "Passes over the training set; a larger number continues a finished run.", minimum=1, may_change=True
     )
     learning_rate: float = _setting(1e-3, "Adam's learning rate at the start.")
     decay_rate: float = _setting(0.9, "Factor of the learning rate's exponential decay.")
-    decay_steps: int = _setting(1000, "Steps that one factor of decay takes.", minimum=1)
+    decay_steps: int = _setting(1000, "Steps over which the learning rate decays by one factor.", minimum=1)
     decay_staircase: bool = _setting(False, "Decay in jumps every decay_steps rather than smoothly.")
     seed: int = _setting(
         0,
-        "Seed of the initial weights, of the images' order, shifts and parts held out or drawn, and of dropout.",
+        "Seed of the initial weights, the images' order and shifts, the parts held out or drawn, and dropout.",
         minimum=0,
     )
     precision: str = _setting(
-        "float32", "Type of the arithmetic of convolutions and class networks; all else is float32.", choices=PRECISIONS
+        "float32", "Number type in convolutions and class networks; all else is float32.", choices=PRECISIONS
     )
     convolution: str = _setting(
         "auto",
@@ -159,12 +160,13 @@ class Config:
     )
     stop_at_error: float = _setting(
         0.0,
-        "Stop after the first epoch that brings the error on the training set's own test images to this many percent, "
-        "as in Sabour's comparison on affNIST (0.77). It looks at the test set, and results say so. 0: never.",
+        "Error in percent at which training stops: after the first epoch that reaches it on the training set's own "
+        "test images, as in Sabour's comparison on affNIST (0.77). This looks at the test set, and the results say "
+        "so. 0: never.",
         may_change=True,
     )
     log_every: int = _setting(
-        20, "Steps between lines of the log; so many run on the device in one call.", minimum=1, may_change=True
+        20, "Steps between lines of the log, which the devices run in one call.", minimum=1, may_change=True
     )
     checkpoint_every: int | None = _setting(
         None, "Steps between checkpoints, rounded up to log_every. Default: one an epoch.", minimum=1, may_change=True
@@ -203,7 +205,7 @@ class Config:
         return self.frame != frames.NONE
 
     def _unused(self) -> list[str]:
-        """Settings that only other networks than the chosen one read."""
+        """Settings that other networks read and the chosen one does not."""
         all_ = dict.fromkeys(name for network in networks.NETWORKS.values() for name in network.settings)
         return [name for name in all_ if name not in networks.NETWORKS[self.model].settings]
 
@@ -225,7 +227,7 @@ class Config:
                 )
 
     def without_unused(self) -> "Config":
-        """The same settings, with those that only other networks read at their defaults."""
+        """The same settings, with those that the chosen network does not read at their defaults."""
         return dataclasses.replace(self, **{name: getattr(Config, name) for name in self._unused()})
 
     def check_geometry(self, image_size: int) -> None:
@@ -234,7 +236,7 @@ class Config:
             networks.from_config(self, classes=2).geometry(image_size)
 
     def resolved(self, image_size: int, max_shift: int) -> "Config":
-        """The same settings with no default left open, given those of the data set.
+        """The same settings with every open default filled in, some of them by the data set.
 
         Args:
           image_size: Pixels along a side of the images.
@@ -254,7 +256,7 @@ class Config:
         return config
 
     def with_defaults_of(self, earlier: "Config") -> "Config":
-        """The same settings, with those left open taken from the run that they continue."""
+        """The same settings, with open defaults filled in from the run that they continue."""
         open_ = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is None]
         return dataclasses.replace(self, **{name: getattr(earlier, name) for name in open_})
 
@@ -264,10 +266,10 @@ class Config:
 
     @classmethod
     def from_json(cls, settings: Mapping) -> "Config":
-        """The Config that ``to_json`` wrote; settings it does not know are refused.
+        """The Config that ``to_json`` wrote; unknown settings are refused.
 
         Raises:
-          ConfigError: There are settings of another version of this code; the message names them.
+          ConfigError: Some settings are of another version of this code; the message names them.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(settings) - names)
@@ -286,8 +288,8 @@ class Config:
             before, now = getattr(earlier, field.name), getattr(self, field.name)
             if before != now and not field.metadata["may_change"] and field.name not in self._unused():
                 raise ConfigError(
-                    f"{arg(field.name)}={now}: the run in {workdir} was begun with {field.name}={before}, and to "
-                    f"change it would change what is computed. Keep {before}, or give another {arg('workdir')}."
+                    f"{arg(field.name)}={now}: the run in {workdir} was begun with {field.name}={before}, and "
+                    f"changing it would change what is computed. Keep {before}, or give another {arg('workdir')}."
                 )
         if self.epochs < earlier.epochs:
             raise ConfigError(
@@ -339,7 +341,7 @@ def from_flags(values: flags.FlagValues) -> Config:
 
 
 def from_flagfile(path: str | pathlib.Path) -> Config:
-    """The Config of a flagfile; its --workdir is left aside.
+    """The Config of a flagfile; its --workdir is ignored.
 
     Raises:
       ConfigError: A setting cannot be run; see Config.
@@ -353,7 +355,7 @@ def from_flagfile(path: str | pathlib.Path) -> Config:
 
 
 def write_config(workdir: pathlib.Path, config: Config, about: Mapping) -> None:
-    """Writes ``config.json``: the settings, and what else there is to know about the run."""
+    """Writes ``config.json``: the settings, and other facts about the run."""
     write_json(workdir / CONFIG_FILE, {"settings": config.to_json(), **about})
 
 
@@ -361,7 +363,7 @@ def read_config(workdir: pathlib.Path) -> tuple[Config, dict]:
     """The settings of a run, and what ``write_config`` wrote beside them.
 
     Raises:
-      ConfigError: The folder holds no run, or the run of another version.
+      ConfigError: The folder holds no run, or a run of another version.
     """
     path = pathlib.Path(workdir) / CONFIG_FILE
     try:

@@ -25,7 +25,7 @@ LAYOUTS = ("NHWC", "CHWN")
 # Below this many input channels a matrix product over image patches beats the transforms.
 _FEW_CHANNELS = 16
 # Outputs of one tile along an axis. Multiplications per output fall as a tile grows while its transforms and the
-# memory of a transformed kernel grow; the 12x12 primary grid of a 40x40 image is the largest that pays as one.
+# memory of a transformed kernel grow. The 12x12 primary grid of a 40x40 image is the largest that gains from one tile.
 _MAX_TILE = 12
 
 
@@ -48,7 +48,7 @@ def strided_conv(
       x: Images or features, ``[B, H, W, C]`` in the layout NHWC, float32 or bfloat16.
       kernel: Kernel ``[k, k, C, O]``, of the dtype of ``x``.
       stride: Stride along both axes, 1 or 2.
-      method: ``"spectral"`` (exact transforms and one batched product; images of few channels, a product over
+      method: ``"spectral"`` (exact transforms and one batched product or, for few channels, a product over
         patches), ``"direct"`` (XLA's convolution), or ``"auto"``, which is spectral where the program is lowered for a
         CPU and direct elsewhere.
       layouts: Order of the axes of ``x`` and of the result, each ``"NHWC"`` or ``"CHWN"``.
@@ -114,8 +114,8 @@ def conv_stack(
 def _by_method(compute: Callable, method: str, *arrays) -> jax.Array:
     """``compute(*arrays, method)`` for the method, which for "auto" is chosen when the program is lowered.
 
-    A program that is exported or compiled ahead of time for another platform so gets that platform's code, and one
-    that is lowered for a single platform holds no trace of the other's.
+    A program that is exported or compiled ahead of time for another platform thus gets that platform's code. One that
+    is lowered for a single platform holds no trace of the other's.
     """
     if method not in METHODS:
         raise ValueError(f"strided_conv has the methods {', '.join(METHODS)}, got {method!r}.")
@@ -236,7 +236,7 @@ def _analyse(x: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
 
 
 def _synthesise(y: jax.Array, columns: np.ndarray, rows: np.ndarray) -> jax.Array:
-    """The way back from a product of spectra.
+    """Transforms a product of spectra back.
 
     Args:
       y: Product of two spectra, ``[R, N]``.
@@ -255,8 +255,13 @@ _dot = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 
 class _Correlation(NamedTuple):
-    """Constant matrices of a 2-D correlation, one axis after the other: the arguments of ``_analyse`` for the
-    images and for the filter, and those of ``_synthesise``."""
+    """Constant matrices of a 2-D correlation, one axis after the other.
+
+    Attributes:
+      forward: Arguments of ``_analyse`` for the images.
+      filter: Arguments of ``_analyse`` for the filter.
+      backward: Arguments of ``_synthesise``.
+    """
 
     forward: tuple[np.ndarray, np.ndarray]
     filter: tuple[np.ndarray, np.ndarray]
@@ -267,10 +272,10 @@ class _Correlation(NamedTuple):
 def _correlation(n_y: int, n_x: int, taps: int, m_y: int, m_x: int) -> _Correlation:
     """Real matrices that make a DFT of size ``n_y x n_x`` a correlation with ``taps x taps`` filters.
 
-    Of a real sequence of ``n_y`` rows, frequencies 0 to n_y/2 tell all. Each complex one of them is a group, and
-    the real ones, 0 and (n_y even) n_y/2, are another: a group has two real sequences of ``n_x`` values. Those of a
-    complex frequency have all ``n_x`` complex frequencies along the columns; the two real ones have, each, one of
-    each conjugate pair. The product of two complex numbers is Gauss's three real ones,
+    The frequencies 0 to n_y/2 determine a real sequence of ``n_y`` rows. Each complex one of them is a group. The real
+    ones, 0 and (for even n_y) n_y/2, are another. A group has two real sequences of ``n_x`` values. The sequences of a
+    complex frequency have all ``n_x`` complex frequencies along the columns. Each of the two real ones has one of each
+    conjugate pair. The product of two complex numbers is Gauss's three real ones,
     ``(a+ib)(c+id) = (k1-k3) + i(k1+k2)`` with ``k1 = c(a+b), k2 = a(d-c), k3 = b(c+d)``, whose sums are folded into
     the matrices. Rows that the group of real frequencies does not need are zero, so that all groups have equal size.
 
@@ -333,7 +338,7 @@ def _correlation(n_y: int, n_x: int, taps: int, m_y: int, m_x: int) -> _Correlat
     def float32(pair):
         return tuple(np.asarray(matrix, np.float32) for matrix in pair)
 
-    # A correlation conjugates the filter's spectrum: c = a of it, d = -b.
+    # A correlation conjugates the filter's spectrum a + ib, so that c = a and d = -b.
     return _Correlation(
         forward=float32(analysis(n_y, n_x, lambda a, b: (a + b, a, b))),
         filter=float32(analysis(taps, taps, lambda a, b: (a, -a - b, a - b))),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import contextlib
 import re
 
-_MARK = "\x1f"  # the ASCII unit separator, which no value holds that somebody typed
+_MARK = "\x1f"  # the ASCII unit separator, which nobody types
 _MARKED = re.compile(f"{_MARK}([^{_MARK}]*){_MARK}")
 
 
@@ -22,10 +22,10 @@ class UserError(Exception):
     """An error that the user can mend; the message names the value and what would do.
 
     Args:
-      message: The message. Arguments in it are marked by ``arg``.
+      message: Text in which ``arg`` marks the names of arguments.
 
     Attributes:
-      marked: The message with its marks.
+      marked: Text with these marks.
     """
 
     def __init__(self, message: str):
@@ -33,7 +33,7 @@ class UserError(Exception):
         super().__init__(_MARKED.sub(r"\1", message))
 
     def rename(self, names: dict[str, str]) -> None:
-        """Gives arguments of the message other names, as ``{"name": "dataset"}``."""
+        """Gives arguments in the message other names, such as ``{"name": "dataset"}``."""
         UserError.__init__(self, _MARKED.sub(lambda found: arg(names.get(found[1], found[1])), self.marked))
 
     def as_flags(self) -> str:

@@ -53,7 +53,7 @@ def pmap(function: Callable, *, donate_first: bool = False) -> Callable:
 
 
 def mean(tree):
-    """Mean over the devices; inside ``pmap``. XLA would copy the arrays of a single device, so that one is spared."""
+    """Mean over the devices; inside ``pmap``. A single device skips it, because XLA would copy its arrays."""
     return tree if lax.axis_size(AXIS) == 1 else lax.pmean(tree, AXIS)
 
 
@@ -96,9 +96,9 @@ def _replicated(devices: Sequence[jax.Device]) -> jax.sharding.NamedSharding:
 
 
 def replicate(tree):
-    """Puts a copy of every array on every device of this process, as ``pmap`` returns them.
+    """Puts a copy of every array on every device of this process.
 
-    The placement is the same as that of the results of ``pmap``, so that nothing compiles twice.
+    The arrays are placed as the results of ``pmap`` are, so that nothing compiles twice.
     """
     return jax.device_put(tree, _replicated(jax.local_devices()))
 
@@ -110,7 +110,7 @@ def like_replicated(shapes):
 
 
 def to_global(tree):
-    """Replicated arrays as those of all processes together, which is how checkpoints are written and read."""
+    """Replicated arrays as arrays of all processes together, the form in which checkpoints are written and read."""
     if jax.process_count() == 1:
         return tree
     sharding = _replicated(jax.devices())
@@ -125,7 +125,7 @@ def to_global(tree):
 
 
 def to_local(tree):
-    """The way back from ``to_global``."""
+    """Global arrays as this process's replicated arrays: the inverse of ``to_global``."""
     if jax.process_count() == 1:
         return tree
     sharding = _replicated(jax.local_devices())
@@ -145,13 +145,18 @@ def any_process(flag: bool) -> bool:
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when every process has come to the same call; where one does not, the message has ``name``."""
+    """Returns when every process has reached this call; if one does not, the error shows ``name``."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def check_fits(nbytes: int, what: str) -> None:
-    """Raises DeviceError where so many bytes do not fit beside a network in the memory of each device."""
+    """Raises DeviceError for data that do not fit beside a network in the memory of each device.
+
+    Args:
+      nbytes: Number of bytes of the data.
+      what: Name of the data in the message.
+    """
     for device in jax.local_devices():
         limit = (device.memory_stats() or {}).get("bytes_limit")
         if limit is None:  # a CPU: its devices share the machine's memory
@@ -166,17 +171,18 @@ def check_fits(nbytes: int, what: str) -> None:
 def connect(
     coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Makes this process one of several that train together; after ``runtime.prepare``, before anything else.
+    """Makes this process one of several that train together.
 
-    All three arguments are given or none: on TPU pods, under Slurm and under Open MPI, JAX finds them out.
+    Call it after ``runtime.prepare`` and before anything else. Give all three arguments or none: on TPU pods, under
+    Slurm and under Open MPI, JAX finds them itself.
 
     Args:
       coordinator_address: ``HOST:PORT`` of process 0, to which all connect.
-      num_processes: How many processes there are.
-      process_id: Which of them this is, from 0.
+      num_processes: Number of processes.
+      process_id: Number of this process, from 0.
 
     Raises:
-      DeviceError: Values that cannot be, or the other processes do not come.
+      DeviceError: The values are impossible, or the other processes cannot be reached.
     """
     names = tuple(map(arg, ("coordinator_address", "num_processes", "process_id")))
     given = [value is not None for value in (coordinator_address, num_processes, process_id)]
@@ -195,6 +201,6 @@ def connect(
         )
     except (RuntimeError, ValueError) as error:
         raise DeviceError(
-            f"The processes could not be brought together ({str(error).splitlines()[0]}). Outside TPU pods, Slurm and "
+            f"The processes could not be connected ({str(error).splitlines()[0]}). Outside TPU pods, Slurm and "
             f"Open MPI give {names[0]}=HOST:PORT, {names[1]} and {names[2]}."
         ) from None

@@ -1,6 +1,6 @@
-"""A small network, trained on the whole of MNIST and shipped with the package, and how a run becomes such a file.
+"""Networks in one file, among them the small one that ships with the package, trained on the whole of MNIST.
 
-A file holds half-precision parameters by name, and as JSON the settings, class names and errors of their run.
+A file holds half-precision parameters by name and, as JSON, the settings, class names and errors of their run.
 """
 
 import dataclasses

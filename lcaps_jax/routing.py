@@ -59,8 +59,8 @@ def route_factored(capsules: jax.Array, kernel: jax.Array, iterations: int) -> R
 
     The votes are the largest array of a routing network, ``[B, n, J, D]``, read twice in each iteration and again in
     its gradient. Weighting the capsules before the transformation, and transforming the poses back for their
-    agreement, leaves ``[B, d, n]`` for a class at a time. A CPU takes the classes one by one, so that this stays in
-    its cache. The gradient computes what it needs of it again.
+    agreement, leaves ``[B, d, n]`` for a class at a time. A CPU takes the classes one by one, so that these arrays
+    stay in its cache. The gradient computes them again.
 
     Args:
       capsules: Primary capsules, ``[B, n, d]``.
@@ -135,6 +135,6 @@ _softmax_over_classes.defvjp(_softmax_forward, _softmax_backward)
 
 
 def check_iterations(iterations: int) -> None:
-    """Raises ValueError for less than one iteration."""
+    """Raises ValueError for fewer than one iteration."""
     if iterations < 1:
         raise ValueError(f"Routing needs at least 1 iteration, got {iterations}.")

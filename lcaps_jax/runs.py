@@ -1,4 +1,4 @@
-"""A run and its folder: what a trained network is to somebody who uses it, and what the folder says of it."""
+"""A run: its trained network, which can be called, and its folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
@@ -28,11 +28,11 @@ from lcaps_jax.networks.framed import Framed
 from lcaps_jax.training import BEST, LAST, Checkpoints, Evaluation, init_state, make_optimizer, plan_of
 
 RESULTS_FILE = "results.json"
-MEASURED = "experiments"  # folder of what the experiments have measured of a run's network
+MEASURED = "experiments"  # folder of what the experiments have measured of a run
 _LOCK_FILE = ".lock"
 _RESULTS_LOCK = ".results.lock"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "chex", "numpy")
-# Most images that a called run computes at a time.
+# The most images that a run computes at a time.
 _BATCH = 64
 
 
@@ -61,13 +61,13 @@ class Run:
     results: Mapping[str, dict] = dataclasses.field(default_factory=dict)
 
     def __call__(self, images: np.ndarray) -> NetworkOutput:
-        """What the network computes of images.
+        """Computes the network's output for images.
 
         Args:
           images: ``[N, I, I, C]`` of the network's size, uint8 or float in [0, 1]; N is at least 1.
 
         Returns:
-          Output with arrays of NumPy, ``[N, ...]``.
+          Output of NumPy arrays, ``[N, ...]``.
 
         Raises:
           data.DataError: The images have another shape, type or range.
@@ -75,13 +75,16 @@ class Run:
         return jax.tree.map(lambda *parts: np.concatenate(parts), *self.batches(images))
 
     def batches(self, images: np.ndarray) -> Iterator[NetworkOutput]:
-        """The outputs of images part by part, in order, so that those of many images need not fit in memory.
+        """Computes outputs part by part, in order, so that the outputs of many images need not fit in memory.
+
+        Args:
+          images: Images, as for a call of the run.
 
         Raises:
           data.DataError: The images have another shape, type or range.
         """
         images = self._checked(images)
-        # Powers of two, so that whoever asks for one image after another or for odd numbers compiles little.
+        # Sizes are powers of two, so that calls with many different numbers of images compile few programs.
         size = min(_BATCH, 2 ** math.ceil(math.log2(len(images))))
         for start in range(0, len(images), size):
             part = images[start : start + size]
@@ -130,7 +133,7 @@ class Run:
         return images.astype(np.float32)
 
 
-# One function for all runs, so that those of one network compile once.
+# All runs share this function, so that runs of the same network compile it once.
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(network: Network, params: dict, images: np.ndarray) -> NetworkOutput:
     return cast(NetworkOutput, network.apply({"params": params}, to_unit_range(images)))
@@ -168,7 +171,7 @@ def load_test(name: str, config: Config, class_names: Sequence[str], channels: i
     """The test part of a set, at the size of the run's images; a network with a frame sees other sets at their own.
 
     Raises:
-      data.DataError: The set cannot be had, or its labels or channels are not the network's.
+      data.DataError: The set cannot be loaded, or its labels or channels are not the network's.
     """
     any_size = config.framed and name not in (config.dataset, folder.NAME)
     size = None if any_size else config.image_size
@@ -194,7 +197,16 @@ def add_results(
     step: int,
     later_too: bool = True,
 ) -> None:
-    """Adds entries to ``results.json``; those of later steps stay, or without ``later_too`` go."""
+    """Adds entries to ``results.json``.
+
+    Args:
+      workdir: Folder of the run.
+      config: Settings of the run.
+      evaluations: Evaluations by name of the entry.
+      splits: Test sets by name of the entry.
+      step: Step that was evaluated.
+      later_too: Whether entries of later steps stay; otherwise they are removed.
+    """
     stopped = {} if not config.stop_at_error else {"stop_at_error": config.stop_at_error}
     results = {
         name: {**evaluation.result(step), **splits[name].about, **stopped} for name, evaluation in evaluations.items()
@@ -206,9 +218,12 @@ def add_results(
 
 
 def is_finished(config: Config, workdir: pathlib.Path, archived: bool = False) -> bool:
-    """Whether a run with these settings has all its epochs, and their evaluation, behind it.
+    """Whether a run with these settings has done all its epochs and evaluated the last.
 
-    With ``archived`` a run counts too of which nothing but settings, log and results has been kept.
+    Args:
+      config: Settings that the run is to have.
+      workdir: Folder of the run.
+      archived: Whether a run also counts if only its settings, log and results have been kept.
 
     Raises:
       ConfigError: The run in the folder has other settings.
@@ -235,7 +250,7 @@ def is_finished(config: Config, workdir: pathlib.Path, archived: bool = False) -
 
 
 def is_empty(workdir: pathlib.Path) -> bool:
-    """Whether a folder holds nothing but what a run leaves that was killed as it began."""
+    """Whether a folder is empty but for files of a run that was killed as it began."""
     ours = (_LOCK_FILE, CONFIG_FILE + PARTIAL)
     return workdir.is_dir() and all(path.name in ours for path in workdir.iterdir())
 
@@ -264,7 +279,7 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def describe(workdir: pathlib.Path, source: Source, train_images: int) -> dict:
-    """What ``config.json`` holds beside the settings; each start of the run adds a session."""
+    """Facts that ``config.json`` holds beside the settings; each start of the run adds a session."""
     git = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         revision = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()

@@ -36,7 +36,7 @@ def reuse_freed_memory() -> None:
     """Makes glibc keep freed memory, so that work on large arrays is faster. Without glibc it does nothing.
 
     By default glibc maps each large temporary array afresh from the kernel and unmaps it after use, and the page
-    faults of touching it can take longer than the arithmetic on it (``docs/performance.md`` has the figures). The call
+    faults of touching it can take longer than the arithmetic on it (``docs/performance.md`` has the times). The call
     must come before JAX looks for devices, because the threads that JAX starts then keep the arenas that they have.
     """
     try:

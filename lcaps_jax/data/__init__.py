@@ -61,7 +61,7 @@ def load(
       name: ``"sample"``, ``"folder"``, ``"expanded_mnist"`` or the name of a TFDS set; affNIST is for tests alone.
       data_dir: Folder of prepared TFDS sets, None for TFDS's own; for ``"folder"`` the folder of ``train/`` and
         ``test/``.
-      image_size: Pixels along a side to pad or scale images to; None for the set's own size.
+      image_size: Pixels along a side that images are padded or scaled to; None for the set's own size.
       class_names: Classes of a trained network, for ``"folder"``: its folders are then among them.
 
     Raises:
@@ -88,7 +88,7 @@ def _load_tfds(name: str, data_dir: str | None, image_size: int | None) -> Sourc
         close = " ".join(line.strip() for line in said if "mean" in line)
         raise DataError(
             f"{arg('name')}={name}: no such set ({said[0]}). Accepted are {', '.join(SETS)} and the image "
-            f"classification sets of TensorFlow Datasets, as mnist or cifar10. {close}"
+            f"classification sets of TensorFlow Datasets, such as mnist or cifar10. {close}"
         ) from None
 
 
@@ -110,7 +110,7 @@ def load_test(
       class_names: See ``load``.
 
     Raises:
-      DataError: The set cannot be had, see ``load``; or affNIST is asked for at another size than 40x40.
+      DataError: The set cannot be loaded, see ``load``; or affNIST is wanted at another size than 40x40.
     """
     if name in TEST_SETS:
         return TEST_SETS[name](data_dir, image_size, affnist_variants, class_names)

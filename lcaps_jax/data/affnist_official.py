@@ -20,7 +20,7 @@ _BATCHES = range(1, affnist.VARIANTS + 1)
 
 
 def _batches(folder: pathlib.Path) -> dict[int, pathlib.Path]:
-    """Files by number: not those of other parts of affNIST, nor ``test.mat``, which has the same images again."""
+    """Files of the batches by number, without those of other parts and ``test.mat``, which repeats all images."""
     places = (folder, folder / _ARCHIVE.removesuffix(".zip"))
     found = {number: [place / f"{number}.mat" for place in places] for number in _BATCHES}
     there = {number: [path for path in paths if path.exists()] for number, paths in found.items()}
@@ -34,11 +34,11 @@ class AffnistOfficial(tfds.core.GeneratorBasedBuilder):
 
     @property
     def manual_folder(self) -> pathlib.Path:
-        """Where a user may put the archive, the folder in it, or the batches 1.mat to 32.mat of that."""
+        """Folder where a user may put the archive, the folder in the archive, or its batches 1.mat to 32.mat."""
         return pathlib.Path(self.data_dir).parents[1] / "downloads" / "manual" / self.name
 
     def has_files(self) -> bool:
-        """Whether there are any."""
+        """Whether a user has put files there."""
         return (self.manual_folder / _ARCHIVE).exists() or any(_batches(self.manual_folder))
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -68,7 +68,7 @@ class AffnistOfficial(tfds.core.GeneratorBasedBuilder):
             raise ValueError(f"{folder}: {', '.join(missing)} of the {len(_BATCHES)} test batches are missing.")
         for path in batches.values():
             batch = io.loadmat(path)["affNISTdata"][0, 0]
-            # Pixels of an image are a column, the canvas row by row.
+            # Each column is an image, row by row.
             images = batch["image"].T.reshape(-1, 40, 40, 1).astype(np.uint8)
             for i, (image, label) in enumerate(zip(images, batch["label_int"].ravel())):
                 yield f"{path.stem}_{i}", {"image": image, "label": int(label)}
@@ -79,7 +79,7 @@ class OfficialAffnist(Split):
 
     @property
     def about(self) -> dict:
-        """What results on these images say of them."""
+        """Facts about the images, which results on them repeat."""
         return {"images": "Tieleman's affNIST", "variants": affnist.VARIANTS}
 
 
@@ -89,7 +89,7 @@ def load_test(
     """Tieleman's own files, all variants of them; the arguments are those of ``affnist.load_test``.
 
     Raises:
-      DataError: The files cannot be had, or the network takes images of another size.
+      DataError: The files cannot be loaded, or the network takes images of another size.
     """
     del affnist_variants, class_names
     affnist.check_size(NAME, image_size)

@@ -17,7 +17,7 @@ def epoch_order(key: jax.Array, epoch: int, count: int) -> jax.Array:
 
 
 def shift(image: Array, offset: jax.Array, max_shift: int) -> jax.Array:
-    """Moves an image ``[I, I, C]`` down and right by ``offset [2]``, at most ``max_shift`` pixels, black coming in."""
+    """Moves an image ``[I, I, C]`` down and right by ``offset [2]``, at most ``max_shift`` pixels; black comes in."""
     padded = jnp.pad(image, ((max_shift, max_shift), (max_shift, max_shift), (0, 0)))
     start = max_shift - offset
     return jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
@@ -49,13 +49,13 @@ def augment(images: Array, key: jax.Array, positions: Array, max_shift: int) -> 
 
 
 def to_unit_range(images: Array) -> jax.Array:
-    """Images as float32 in [0, 1]; those that are floats already stay as they are."""
+    """Images as float32 in [0, 1]; bytes are divided by 255, and float32 images stay as they are."""
     images = jnp.asarray(images)
     return images if images.dtype == jnp.float32 else images.astype(jnp.float32) / 255
 
 
 def place(images: np.ndarray, max_shift: int, seed: int = 0) -> np.ndarray:
-    """Shifts each image ``[N, I, I, C]`` once, by up to ``max_shift`` pixels each way; test sets take seed 0."""
+    """Shifts each image ``[N, I, I, C]`` once, by up to ``max_shift`` pixels each way; test sets use seed 0."""
     shifts = np.random.default_rng(seed).integers(-max_shift, max_shift + 1, (len(images), 2))
     size = images.shape[1]
     padded = np.pad(images, ((0, 0), (max_shift, max_shift), (max_shift, max_shift), (0, 0)))

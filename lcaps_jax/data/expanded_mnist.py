@@ -15,7 +15,7 @@ MAX_SHIFT = 6
 def load(
     data_dir: str | None = None, image_size: int | None = None, class_names: Sequence[str] | None = None
 ) -> Source:
-    """Training digits in the middle of the canvas, to be shifted anew each time; test digits are placed once.
+    """Training digits lie in the middle of the canvas, to be shifted anew each time; test digits are placed once.
 
     Args:
       data_dir: Folder of prepared TFDS sets; None for TFDS's own.
@@ -23,7 +23,7 @@ def load(
       class_names: Not used.
 
     Raises:
-      DataError: MNIST cannot be had.
+      DataError: MNIST cannot be loaded.
     """
     del image_size, class_names
     mnist = tfds.load("mnist", data_dir)

@@ -1,4 +1,4 @@
-"""Image files as data: folders of classes, and single files to be classified.
+"""Image files as data: folders of classes, and single files to classify.
 
 A data set is a folder with ``train/CLASS/FILE`` and, where there is one, ``test/CLASS/FILE``, in any format that Pillow
 reads. One colour image makes a set colour. A transparent image is laid on black.
@@ -81,7 +81,7 @@ def read(file: pathlib.Path, channels: int) -> np.ndarray:
     """Decodes an image file.
 
     Args:
-      file: Image in any format that Pillow reads; of several frames the first is read.
+      file: Image in any format that Pillow reads; of several frames it reads the first.
       channels: Channels of the result, 1 or 3.
 
     Returns:
@@ -103,7 +103,7 @@ def read(file: pathlib.Path, channels: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def _opened(file: pathlib.Path) -> Iterator[Image.Image]:
-    """An image file to be decoded inside; raises DataError where that fails."""
+    """Opens an image file, to be decoded inside; raises DataError where that fails."""
     try:
         with Image.open(file) as image:
             # Pillow opens Netpbm's 16 bits as 32. Other such images do not say what is black and what white.
@@ -114,14 +114,14 @@ def _opened(file: pathlib.Path) -> Iterator[Image.Image]:
             yield image
     except UnidentifiedImageError:
         raise DataError(f"{file} is not an image that Pillow can read.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow's decoders do
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises all of these
         raise DataError(f"{file} cannot be read: {error}.") from None
 
 
 def load(
     data_dir: str | None = None, image_size: int | None = None, class_names: Sequence[str] | None = None
 ) -> Source:
-    """Image files: ``data_dir/train/CLASS/FILE`` and, where it is there, ``data_dir/test/CLASS/FILE``.
+    """Loads image files: ``data_dir/train/CLASS/FILE`` and, where it exists, ``data_dir/test/CLASS/FILE``.
 
     Args:
       data_dir: Folder of ``train/`` and ``test/``.
@@ -183,6 +183,6 @@ def _hold_out_files(classes: _Classes, root: pathlib.Path) -> tuple[_Classes, _C
 def _read_classes(classes: _Classes, names: Sequence[str], channels: int, size: int) -> Split:
     images = [fit_size(read(file, channels)[None], size)[0] for files in classes.values() for file in files]
     labels = [names.index(name) for name, files in classes.items() for _ in files]
-    # Mixed, always in the same way: whoever takes the first images, or does not shuffle, is to meet every class.
+    # Mixed, always in the same way, so that the first images, and training without shuffling, meet every class.
     order = np.random.default_rng(0).permutation(len(labels))
     return Split(np.stack(images)[order], np.array(labels, np.int32)[order])

@@ -33,7 +33,7 @@ class Split:
 
     @property
     def about(self) -> dict:
-        """What results on these images say of them."""
+        """Facts about the images, which results on them repeat."""
         return {}
 
     @property
@@ -67,7 +67,7 @@ class TestSet(Protocol):
 
     @property
     def about(self) -> dict:
-        """What results on these images say of them."""
+        """Facts about the images, which results on them repeat."""
 
     @property
     def nbytes(self) -> int:
@@ -86,7 +86,7 @@ class TestSet(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A data set as its images come.
+    """A data set as it is loaded.
 
     Attributes:
       train: Training part.
@@ -145,7 +145,7 @@ def draw(split: Split, train_size: int, seed: int) -> Split:
     """Draws ``train_size`` of the training images at random.
 
     Raises:
-      DataError: There are fewer.
+      DataError: There are fewer images.
     """
     if train_size > len(split):
         raise DataError(

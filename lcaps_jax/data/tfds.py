@@ -1,4 +1,4 @@
-"""Image classification sets of TensorFlow Datasets; the one file that knows TFDS.
+"""Image classification sets of TensorFlow Datasets (TFDS), which only this file and ``affnist_official`` know.
 
 TensorFlow is imported when a set is read, and only decodes.
 """
@@ -32,7 +32,7 @@ class UnknownSetError(DataError):
 
 
 def prepared_builder(name: str, data_dir: str | None, source: str | None = None):
-    """The builder of a TFDS set whose files are on disk; they are downloaded where they are not.
+    """The builder of a TFDS set, whose files are downloaded where they are not on disk.
 
     Args:
       name: Name of the set.
@@ -43,13 +43,13 @@ def prepared_builder(name: str, data_dir: str | None, source: str | None = None)
       UnknownSetError: There is no such set.
       DataError: The set is no image classification set, or cannot be downloaded.
     """
-    # TensorFlow only decodes here; without these it greets and warns about its own arithmetic.
+    # TensorFlow only decodes here. Without these settings it prints warnings about its own arithmetic.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    with contextlib.suppress(RuntimeError):  # already in use by the caller, who has decided
+    with contextlib.suppress(RuntimeError):  # TensorFlow is in use already, and its user has decided
         tf.config.set_visible_devices([], "GPU")
     try:
         builder = tfds.builder(name, data_dir=data_dir)
@@ -149,7 +149,7 @@ def _preparing(builder) -> Iterator[None]:
 
 
 def _prepare(builder, name: str, data_dir: str | None, source: str | None) -> None:
-    """Downloads and prepares a set, or says in seconds why it cannot be had; TFDS itself retries for minutes."""
+    """Downloads and prepares a set, or says in seconds why that is impossible; TFDS itself retries for minutes."""
     import tensorflow_datasets as tfds
 
     has_files = source and builder.has_files()

@@ -1,6 +1,6 @@
 """The networks, by the names that ``--model`` knows them by.
 
-Adding a network is one file, a Flax module that keeps the ``Network`` protocol, and one line in this table.
+Adding a network takes one file, a Flax module that derives from ``Network``, and one line in this table.
 """
 
 from lcaps_jax import frames
@@ -23,7 +23,7 @@ def from_config(config: Settings, classes: int) -> Network:
     """The network of a run's settings.
 
     Raises:
-      ValueError: The settings do not go together.
+      ValueError: The settings contradict each other.
     """
     network = NETWORKS[config.model].from_config(config, classes)
     if config.frame == frames.NONE:

@@ -26,7 +26,7 @@ _PRIMARY_STRIDE = 2
 
 @struct.dataclass
 class NetworkOutput:
-    """What a network computes of a batch of images. What a network does not have is None.
+    """Output of a network for a batch of images. A field that the network does not compute is None.
 
     Attributes:
       activity: Activity of each class, ``[B, J]``; the prediction is its argmax.
@@ -102,7 +102,7 @@ def geometry(image_size: int, conv1_kernel: int, primary_kernel: int, capsule_ty
 
 
 class Settings(Protocol):
-    """The settings that every network reads; ``config.Config`` has them and those that single networks read."""
+    """The settings that every network reads; ``config.Config`` has these and those of single networks."""
 
     @property
     def model(self) -> str:
@@ -118,7 +118,7 @@ class Settings(Protocol):
 
     @property
     def precision(self) -> str:
-        """Type of the arithmetic, as ``"float32"``."""
+        """Type of the arithmetic, such as ``"float32"``."""
 
     @property
     def frame(self) -> str:
@@ -141,18 +141,18 @@ class Network(nn.Module):
     ``dtype``.
 
     Attributes:
-      settings: Settings of ``config.Config`` that the network reads beyond those that all read, and the fields of the
-        module that they fill.
+      settings: Fields of the module by the settings of ``config.Config`` that fill them, without the settings that
+        every network reads.
     """
 
     settings: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def from_config(cls, config: Settings, classes: int) -> Self:
-        """The network of a run's settings, for so many classes.
+        """The network of a run's settings, for ``classes`` classes.
 
         Raises:
-          ArgumentError: The settings do not go together.
+          ArgumentError: The settings contradict each other.
         """
         fields = {field: getattr(config, setting) for setting, field in cls.settings.items()}
         module = cast(Any, cls)  # whose fields are those of the network
@@ -211,7 +211,7 @@ class ConvolutionParameters(nn.Module):
 
 
 class PrimaryCapsules(nn.Module):
-    """Images to the inputs ``t`` of the primary capsules: Conv1, ReLU, and a stride-2 convolution (section 5.1).
+    """Turns images into inputs ``t`` of the primary capsules: Conv1, ReLU, a stride-2 convolution (section 5.1).
 
     Attributes:
       conv1_kernel: Kernel size of Conv1.
@@ -219,7 +219,7 @@ class PrimaryCapsules(nn.Module):
       channels: Output channels of Conv1.
       types: Types of capsules at each position.
       dim: Dimension of a capsule, d.
-      rectify: Apply a ReLU to the capsules' inputs, as the released graph does.
+      rectify: Whether a ReLU follows, as in the released graph.
       method: Method of the convolutions; see ``strided_conv``.
       dtype: Type of the convolutions.
     """

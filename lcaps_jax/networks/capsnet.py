@@ -24,7 +24,7 @@ RECONSTRUCTION_LOSS_WEIGHT = 5e-4
 
 
 class DynamicRouting(nn.Module):
-    """Capsules to class capsules by routing (Sabour et al. 2017).
+    """Routes capsules to class capsules (Sabour et al. 2017).
 
     Attributes:
       classes: Number of classes, J.
@@ -42,13 +42,13 @@ class DynamicRouting(nn.Module):
     def __call__(self, primary: jax.Array) -> routing.Routed:
         """Capsules ``[B, n, d]`` to poses ``[B, J, D]`` and coupling coefficients ``[B, n, J]``."""
         count, dim = primary.shape[1:]
-        # Sabour's own code begins with this scale.
+        # The initial scale of Sabour's own code.
         kernel = self.param("kernel", nn.initializers.normal(0.1), (self.classes, self.pose_dim, dim * count))
         return routing.route_factored(primary, kernel.astype(self.dtype), self.iterations)
 
 
 class Decoder(nn.Module):
-    """The pose of one class to an image (Sabour et al. 2017, Figure 2).
+    """Decodes the pose of one class into an image (Sabour et al. 2017, Figure 2).
 
     Attributes:
       pixels: Number of values of an image, I*I*C.
@@ -79,7 +79,7 @@ class CapsNet(base.Network):
     Attributes:
       classes: Number of classes, J.
       iterations: Iterations of the routing, r.
-      decoder: Reconstruct the image, which regularises the poses.
+      decoder: Whether the network reconstructs the image, which regularises the poses.
       conv1_kernel: Kernel size of Conv1.
       primary_kernel: Kernel size of the primary capsules' convolution.
       channels: Output channels of Conv1.
@@ -126,7 +126,7 @@ class CapsNet(base.Network):
           Activity, pose, primary_activity, coupling and, with a decoder, reconstruction.
 
         Raises:
-          ValueError: Images are too small for the kernels, or there is less than one iteration.
+          ValueError: Images are too small for the kernels, or the routing has no iteration.
         """
         del keys
         self.geometry(min(images.shape[1:3]))

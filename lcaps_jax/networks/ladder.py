@@ -23,7 +23,7 @@ from lcaps_jax.networks.released import PAPER, choices_of
 AGREEMENT, LENGTH = ACTIVITIES = ("agreement", "length")
 ACTIVE, RANDOM = SELECTIONS = ("active", "random")
 
-# Weight eps of the loss of the code (section 4).
+# Weight eps of the code loss (section 4).
 CODE_LOSS_WEIGHT = 1e-4
 # The released graph adds this to |s| before it divides.
 _RELEASED_EPSILON = 1e-8
@@ -47,8 +47,8 @@ class LadderOutput:
     regressed: jax.Array | None
 
 
-# Each class has a network of its own: the leading axis of every parameter is the class, and Glorot's fans are those of
-# one class.
+# Each class has a network of its own. The leading axis of every parameter is the class, and Glorot's fans are those of
+# a single class.
 _glorot_per_class = nn.initializers.glorot_uniform(batch_axis=0)
 
 
@@ -66,9 +66,9 @@ class ClassNetworks(nn.Module):
     Attributes:
       classes: Number of classes, J.
       widths: Widths of the layers.
-      uniform_biases: Let biases begin uniform, as the released graph does, and not at zero.
+      uniform_biases: Whether biases begin uniform, as in the released graph, instead of at zero.
       dtype: Type of the computation.
-      last_is_linear: Leave out the ReLU after the last layer.
+      last_is_linear: Whether the last layer has no ReLU.
     """
 
     classes: int
@@ -97,10 +97,10 @@ class LadderLayer(nn.Module):
     Attributes:
       classes: Number of classes, J.
       pose_dim: Dimension of a class capsule, D.
-      variant: "paper", "released", or the paper's with some of the released graph's choices; see
+      variant: Form of the layer: "paper", "released", or the paper's with some of the released graph's choices; see
         ``released.choices_of``.
-      activity: "agreement", or "length" to leave the ladder out: the pose is then ``squash(s)`` and its length the
-        activity, as in CapsNet (an ablation of the paper's variant).
+      activity: Activity of a class: "agreement", or "length" to leave the ladder out. The pose is then ``squash(s)``
+        and its length the activity, as in CapsNet (an ablation of the paper's variant).
       dtype: Type of the class networks; norms, sums and activities are float32.
     """
 
@@ -137,8 +137,8 @@ class LadderLayer(nn.Module):
         contribution = nn.sigmoid(contribution.astype(jnp.float32))
         hidden = networks(hidden_widths, name="propagation")(code)
 
-        # The last layers are stored as they are contracted: see capsules.propagate_factored. Glorot's fans stay
-        # those of the layer they are, h to K*d*D.
+        # The last layers are stored in the order of their contraction: see capsules.propagate_factored. Glorot's fans
+        # are still those of a layer from h to K*d*D.
         width, rows = hidden_widths[-1], k * dim
         bias_init = _bias_initializer(released.BIASES in made, rows * self.pose_dim)
         kernel = self.param(
@@ -187,10 +187,10 @@ class LadderCapsNet(base.Network):
       types: Types of primary capsules at each position.
       capsule_dim: Dimension of a primary capsule, d.
       pose_dim: Dimension of a class capsule, D.
-      variant: "paper", "released" for what the authors' graph does instead, or some of it; see
+      variant: Form of the network: "paper", "released", or the paper's with some of the released graph's choices; see
         ``released.choices_of``.
       activity: Activity of a class; see LadderLayer.
-      selection: Capsules to keep: the most "active", or, as an ablation, "random" ones, drawn by the image.
+      selection: Capsules to keep: the most "active" or, as an ablation, "random" ones, which the image's pixels seed.
       convolution: Method of the convolutions; see ``strided_conv``.
       dtype: Type of convolutions and class networks; capsules, activities and losses are float32.
     """
@@ -221,7 +221,7 @@ class LadderCapsNet(base.Network):
         """The network of a run's settings.
 
         Raises:
-          ValueError: The variant is unknown, or an ablation of the paper's variant is asked of another.
+          ValueError: The variant is unknown, or another variant than the paper's is to be ablated.
         """
         network = super().from_config(config, classes)
         choices_of(network.variant)
@@ -300,7 +300,7 @@ class LadderCapsNet(base.Network):
 
 
 def _random_scores(images: jax.Array, count: int) -> jax.Array:
-    """Random numbers ``[B, count]``, drawn by the pixels of each of the images, so that an image keeps its own."""
+    """Random numbers ``[B, count]``, seeded by the pixels of each image, so that an image always gets the same."""
     pixels = jnp.rint(255 * images).astype(jnp.uint32).reshape(len(images), -1)
     seeds = jnp.sum(pixels * jax.random.bits(jax.random.key(0), pixels.shape[1:]), axis=-1, dtype=jnp.uint32)
     return jax.vmap(lambda seed: jax.random.uniform(jax.random.key(seed), (count,)))(seeds)

@@ -1,4 +1,4 @@
-"""The authors' released TensorFlow graph: where it departs from the paper, and its weights as our parameters."""
+"""The authors' released TensorFlow graph: its departures from the paper, and its weights as our parameters."""
 
 from collections.abc import Mapping
 
@@ -25,13 +25,13 @@ def choices_of(variant: str) -> frozenset[str]:
     * widths: f and f_reg have widths 128, 256, 384 in place of 384, 256, 128, and p has K, K, K in place of 3K, 2K, K.
     * biases: The class networks' biases begin uniform in ``+-sqrt(3/width)``, not at zero.
     * unit: Capsules are regressed from ``s/(|s|+1e-8)``, not from s.
-    * distance: The error is the mean distance, not its square.
-    * loss: ``released_loss`` of the error takes the place of the margin loss, and 1 - error that of the activity.
-    * code_loss: ``released_code_loss`` takes the place of ``code_loss``.
+    * distance: The error is the mean distance, not the mean squared distance.
+    * loss: ``released_loss`` of the error replaces the margin loss, and 1 - error is the activity.
+    * code_loss: ``released_code_loss`` replaces ``code_loss``.
 
     Args:
-      variant: ``"paper"``, which makes none of them; ``"released"``, which makes all; or the paper's with some of them,
-        as ``"paper+rectified"`` or ``"paper+distance+loss"``, to find out what each does.
+      variant: Variant: ``"paper"`` makes no choice, ``"released"`` makes all, and names such as ``"paper+rectified"``
+        or ``"paper+distance+loss"`` make some, to find out what each does.
 
     Returns:
       Names of the choices.

@@ -1,7 +1,7 @@
-"""Checkpoints by Orbax: atomic, asynchronous; the one file that knows it.
+"""Checkpoints, atomic and asynchronous, by Orbax, which this file alone knows.
 
-``checkpoints/last/STEP`` hold the whole training state, ``checkpoints/best/STEP`` the parameters that were best on
-held-out training images. Every process calls save and restore.
+``checkpoints/last/STEP`` holds the whole training state, ``checkpoints/best/STEP`` the parameters with the lowest error
+on held-out training images. Every process calls save and restore.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ LAST = "last"
 BEST = "best"
 _FOLDER = "checkpoints"
 _DAMAGED = "damaged"
-# The one before the last stays, for when the last turns out to be damaged.
+# The last but one stays, in case the last turns out to be damaged.
 _KEEP = {LAST: 2, BEST: 1}
 
 
@@ -34,17 +34,17 @@ class CheckpointError(UserError, RuntimeError):
 
 
 def _first_line(error: BaseException) -> str:
-    while error.__cause__ is not None and str(error.__cause__):  # Orbax wraps what its storage says in what it was at
+    while error.__cause__ is not None and str(error.__cause__):  # because Orbax wraps its storage's error
         error = error.__cause__
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 @functools.cache
 def _silence_abandoned_reads() -> None:
-    """Keeps the reads that Orbax abandons, when one of its many fails, from printing a traceback each.
+    """Keeps Orbax from printing a traceback for each read that it abandons when another one fails.
 
-    They end in the storage's threads or as garbage, some time later, where no caller can catch anything; the failure
-    itself is raised to the caller. Their threads say no more than that the event loop is closed.
+    The abandoned reads end later, in the storage's threads or when they are collected as garbage, where no caller can
+    catch anything. The failure itself is raised to the caller. The threads report only that the event loop is closed.
     """
     print_unraisable = sys.unraisablehook
 
@@ -69,7 +69,7 @@ class Checkpoints:
 
     Args:
       workdir: Folder of the run.
-      read_only: Leave everything on disk as it is; otherwise half-written checkpoints are removed.
+      read_only: Whether everything on disk stays as it is; otherwise half-written checkpoints are removed.
     """
 
     def __init__(self, workdir: pathlib.Path, *, read_only: bool = False):
@@ -99,7 +99,7 @@ class Checkpoints:
     def save(self, step: int, tree, kind: str = LAST) -> None:
         """Saves a pytree of arrays in the background; returns once it is copied, so that it may be donated.
 
-        What was saved before is on disk by then: checkpoints of either kind appear in the order of their saving.
+        What was saved before is on disk by then, so that checkpoints of both kinds appear in the order of the calls.
 
         Raises:
           CheckpointError: A checkpoint of that step or a later one stands already, or the disk is full.
@@ -116,9 +116,10 @@ class Checkpoints:
             )
 
     def restore(self, target, kind: str = LAST):
-        """Restores the newest readable checkpoint; unless read-only, newer ones are set aside, to be written anew.
+        """Restores the newest checkpoint that can be read.
 
-        With those of the last state go those of the best, which training writes anew as well.
+        Unless read-only, newer ones are set aside, because training writes them anew. With newer checkpoints of the
+        state, newer ones of the best parameters are set aside too.
 
         Args:
           target: Pytree of arrays whose shapes, types and placement on devices the result is to have.
@@ -139,9 +140,9 @@ class Checkpoints:
                 tree = self._manager(kind).restore(step, args=ocp.args.StandardRestore(abstract))
             except CheckpointError:
                 raise
-            except Exception as error:  # Orbax raises whatever the damaged part does
+            except Exception as error:  # Orbax passes on whatever the damaged part raises
                 failures.append(f"step {step}: {_first_line(error)}")
-                self._managers.pop(kind).close()  # it may remember what it took the damaged one for
+                self._managers.pop(kind).close()  # because it may remember what it read of the damaged one
                 continue
             if failures:
                 say(f"Could not read the newest checkpoint ({'; '.join(failures)}); using that of step {step}.")
@@ -208,14 +209,14 @@ class Checkpoints:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # Orbax and its storage raise whatever the disk does to them
+        except Exception as error:  # Orbax and its storage raise many kinds for a bad disk
             raise CheckpointError(
                 f"A checkpoint could not be written in {self._folder} ({_first_line(error)}). What was saved before "
                 f"stays; once the cause is gone, the same command continues."
             ) from error
 
     def close(self) -> None:
-        """Waits, and frees the threads."""
+        """Waits until everything is on disk, and frees the threads."""
         for manager in self._managers.values():
             manager.close()
         self._managers.clear()

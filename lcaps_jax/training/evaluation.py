@@ -30,7 +30,7 @@ def wilson_interval(errors: float, count: float, level: float = 0.95) -> tuple[f
     Args:
       errors: Number of wrong predictions; a mean over repetitions need not be whole.
       count: Number of predictions, at least 1.
-      level: Probability to cover the true rate.
+      level: Probability that the interval covers the true rate.
 
     Returns:
       Lower and upper bound, percent.
@@ -60,11 +60,11 @@ class EvalSums:
 
 
 def make_eval_steps(network: Network) -> Callable:
-    """The evaluation of one call's batches.
+    """Makes the function that evaluates the batches of one call.
 
     Returns:
       ``(params, (images, labels), Batches) -> (EvalSums, predicted [S, B], margin [S, B])``, mapped over the devices.
-      The margin is the activity of the predicted class less that of the true one: 0 where right.
+      The margin is the activity of the predicted class less that of the true one, which is 0 where they agree.
     """
 
     def eval_step(params, images, labels, batch: Batches):
@@ -91,7 +91,7 @@ def make_eval_steps(network: Network) -> Callable:
 
 
 def weighted_sum(weight: Array, x: Array | None) -> jax.Array | None:
-    """Sum over the images of ``x [B, ...]`` by their weights ``[B]``, in float32 on accelerators too; None of None."""
+    """Sum over the images of ``x [B, ...]`` by their weights ``[B]``, in float32 on accelerators too; None for None."""
     return None if x is None else jnp.tensordot(weight, x, axes=1, precision=lax.Precision.HIGHEST)
 
 
@@ -181,7 +181,7 @@ def evaluate(
 
 
 class _Streamed:
-    """A set whose parts come to the devices one at a time, and again each time that they are asked for."""
+    """A set whose parts are copied to the devices one at a time, anew in each pass."""
 
     def __init__(self, split: TestSet):
         self._split = split
@@ -191,6 +191,6 @@ class _Streamed:
 
 
 def on_devices(split: TestSet) -> Iterable[tuple[jax.Array, jax.Array]]:
-    """Images and labels of a set's parts, replicated; a whole set stays there, a generated one is streamed."""
+    """Images and labels of a set's parts, replicated; a set in memory stays there, a generated one is streamed."""
     streamed = _Streamed(split)
     return list(streamed) if isinstance(split, Split) else streamed

@@ -56,7 +56,7 @@ def fit(
     workdir: pathlib.Path,
     on_epoch: OnEpoch = lambda evaluations, state, step: None,
 ) -> Fitted:
-    """Trains a network, or continues where the run's last checkpoint stands.
+    """Trains a network, or continues from the run's last checkpoint.
 
     Args:
       config: Resolved settings.
@@ -87,7 +87,7 @@ def fit(
             loop = _Loop(config, plan, checkpoints, log, stop, elapsed=lambda: time.monotonic() - began)
             evaluator = Evaluator(loop, network, tests, validation, on_epoch)
             step = start
-            if plan.ends_epoch(start):  # whether or not its evaluation was reached before the stop
+            if plan.ends_epoch(start):  # because the stop may have come before the evaluation
                 evaluator.evaluate(state, start)
                 loop.stop_if_wanted(start)
             loop.meter.restart()
@@ -100,7 +100,7 @@ def fit(
                 if call.saves or stop.wanted():
                     loop.save(state, step)
                     loop.stop_if_wanted(step)
-                    if call.ends_epoch:  # evaluated after it is saved, so that a kill meanwhile costs no step
+                    if call.ends_epoch:  # evaluated after it is saved, so that a kill here costs no step
                         evaluator.evaluate(state, step)
                         loop.stop_if_wanted(step)
                     loop.meter.restart()
@@ -109,7 +109,7 @@ def fit(
 
 
 def plan_of(config: Config, images: int) -> StepPlan:
-    """The steps of a run with so many training images; raises DataError for a batch larger than the set."""
+    """Plan of a run on ``images`` training images; raises DataError for a batch larger than the set."""
     return StepPlan(images, config.batch_size, config.epochs, config.log_every, config.checkpoint_every)
 
 
@@ -174,7 +174,7 @@ class _Loop:
         self.meter = StepMeter(plan, log.write, elapsed, self._advice)
 
     def save(self, state: TrainState, step: int) -> None:
-        """Saves the state, but only one that is finite: what was saved before is what a diverged run has left."""
+        """Saves the state if it is finite, so that a diverged run keeps its earlier checkpoints."""
         self.meter.flush()
         if not steps.all_finite(state.params):
             raise DivergenceError(f"A parameter is no longer a finite number at step {step}. {self._advice()}")
@@ -217,7 +217,7 @@ class Evaluator:
         if validation is not None:
             self._sets[VALIDATION] = on_devices(validation)
         self._on_epoch = on_epoch
-        # Lines that a run killed after its evaluation has left; they are not written twice.
+        # Lines that a run wrote before it was killed are not written twice.
         self._logged = {(line["step"], line["split"]): line["error"] for line in loop.log.kept if "error" in line}
         best_step = max(loop.checkpoints.steps(BEST), default=None)
         self._best_error = self._logged.get((best_step, VALIDATION), math.inf)
@@ -231,7 +231,7 @@ class Evaluator:
         return bool(config.stop_at_error) and evaluation is not None and evaluation.error <= config.stop_at_error
 
     def evaluate(self, state: TrainState, step: int) -> None:
-        """Evaluates every set; a wish to stop ends it between two sets, and the next start makes up for it."""
+        """Evaluates every set; a wish to stop ends this between two sets, and the next start evaluates again."""
         for name, split in self._sets.items():
             variants = self._variants.get(name, 1)
             evaluation = evaluate(self._eval_steps, state.params, split, self._loop.config.batch_size, variants)
@@ -251,7 +251,7 @@ class Evaluator:
             self._loop.log.write(name, step, step / self._loop.plan.steps_per_epoch, metrics)
 
     def _keep_best(self, evaluation: Evaluation, state: TrainState, step: int) -> None:
-        error = rounded(evaluation.error)  # as logged, because a run that goes on compares with the log
+        error = rounded(evaluation.error)  # as logged, because a continued run compares with the log
         if error < self._best_error and step not in self._loop.checkpoints.steps(BEST):
             self._best_error = error
             self._loop.checkpoints.save(step, state.params, BEST)

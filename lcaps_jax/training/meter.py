@@ -17,9 +17,9 @@ class StepMeter:
 
     Args:
       plan: Plan of the run's steps.
-      write: Writes a line of the log: ``(split, step, epoch, metrics)``.
+      write: Function of ``(split, step, epoch, metrics)`` that writes a line of the log.
       elapsed: Clock in seconds since the run began, without pauses.
-      advice: What to tell somebody whose loss is not finite.
+      advice: Function that returns what to try where a loss is not finite.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class StepMeter:
         self._free_since = elapsed()
 
     def restart(self) -> None:
-        """Says that the devices are free from now on, as after an evaluation."""
+        """Begins the time of the next call now, because the devices are free again, as after an evaluation."""
         self._free_since = self._elapsed()
 
     def add(self, call: Call, metrics: Mapping) -> None:

@@ -34,9 +34,9 @@ class MetricLog:
 
     Args:
       workdir: Folder of the run.
-      start_step: Step that the run continues from. Lines of later steps are dropped, because they will come again.
+      start_step: Step that the run continues from. Lines of later steps are dropped and will be written again.
       total_steps: Number of steps of the whole run.
-      quiet: Write nothing at all, as all processes but one do.
+      quiet: Whether nothing at all is written, as on all processes but one.
 
     Attributes:
       kept: Lines that were there already, up to ``start_step``.

@@ -1,4 +1,4 @@
-"""The steps of a run cut into calls of the devices, as a pure function of the settings; tested without JAX."""
+"""The steps of a run, cut into calls of the devices by a pure function of the settings."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -61,7 +61,7 @@ class StepPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch. Images that do not fill a last batch are left out, others in each shuffled epoch."""
+        """Steps of an epoch. Images that do not fill a last batch are left out; shuffling changes which ones."""
         return self.images // self.batch_size
 
     @property
@@ -74,8 +74,11 @@ class StepPlan:
         return step > 0 and step % self.steps_per_epoch == 0
 
     def calls(self, start: int) -> Iterator[Call]:
-        """Calls from step ``start`` to the end. Their borders do not depend on ``start``, so that a run that goes on
-        compiles and logs what an uninterrupted one does."""
+        """Calls from step ``start`` to the end.
+
+        Their borders do not depend on ``start``, so that a continued run compiles and logs what an uninterrupted one
+        does.
+        """
         saves_every = self.checkpoint_every or self.steps_per_epoch
         step = start
         while step < self.total_steps:

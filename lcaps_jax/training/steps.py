@@ -22,7 +22,7 @@ from lcaps_jax.networks import Network
 
 # Streams of randomness that all start at the run's seed.
 INIT, ORDER, SHIFT = range(3)
-# The stream of dropout within that of a step's shifts; it lies beyond every position in a batch.
+# Stream of dropout within the stream of a step's shifts; its number lies beyond every position in a batch.
 DROPOUT = 2**31
 
 
@@ -100,17 +100,17 @@ def init_state(network: Network, optimizer: optax.GradientTransformation, config
 
 
 def compute_once(compute: Callable[[], Any]) -> Any:
-    """Result of a function without arguments, as one program that is compiled without much optimization.
+    """Computes a function without arguments as one program, which is compiled with little optimization.
 
-    XLA's CPU compiler spends seconds optimizing the drawing of a network's initial parameters; these are the same bits
-    in a fifth of the time.
+    XLA's CPU compiler spends seconds optimizing the drawing of a network's initial parameters. With little optimization
+    the same bits take a fifth of the time.
     """
     options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
     return jax.jit(compute, compiler_options=options)()
 
 
 def make_train_steps(network: Network, optimizer: optax.GradientTransformation, max_shift: int) -> Callable:
-    """The training steps of one call.
+    """Makes the function that runs the training steps of one call.
 
     Returns:
       ``(state, TrainData, Batches) -> (state, metrics)``, mapped over the devices; the state is donated. Metrics are

@@ -22,7 +22,7 @@ _NAMED = 3  # classes that a line names
 
 @dataclasses.dataclass(frozen=True)
 class Classified:
-    """What a network makes of a file.
+    """Output of a network for an image file.
 
     Attributes:
       file: Path of the file.
@@ -43,10 +43,10 @@ class Classified:
 
 
 def find(pattern: str) -> list[pathlib.Path]:
-    """The files that a pattern names, as ``"photos/*.png"``; ``**`` stands for any folders. A file's name is itself.
+    """The files that a pattern such as ``"photos/*.png"`` names; ``**`` stands for any folders.
 
     Raises:
-      data.DataError: There are none.
+      data.DataError: There is no such file.
     """
     names = [pattern] if pathlib.Path(pattern).is_file() else glob.glob(pattern, recursive=True)
     files = sorted(pathlib.Path(name) for name in names)
@@ -72,6 +72,6 @@ def classify(run: Run, files: Sequence[pathlib.Path]) -> Iterator[Classified]:
 
 
 def draw(run: Run, classified: Classified, workdir: pathlib.Path, number: int) -> pathlib.Path:
-    """Draws a file, its kept capsules and its class activities, and returns the picture's path in the run's folder."""
+    """Draws a file, its kept capsules and its class activities, and returns the path of the picture."""
     picture = plots.classified(classified.image, classified.output, run.geometry, run.class_names, classified.file.name)
     return plots.save(picture, workdir, f"{number:03d}_{classified.file.stem}", FOLDER)

@@ -59,7 +59,7 @@ def explainer(run: Run) -> Callable[..., tuple[dict[str, float], Figure]]:
         )
         image = jnp.asarray(centred(picture, config.image_size), jnp.float32) / 255
         moved = affnist.warp(image[None], transformation, config.image_size)[..., None]
-        moved = np.clip(moved, 0, 1)  # because interpolation may leave [0, 1] by a rounding
+        moved = np.clip(moved, 0, 1)  # because rounding may carry interpolated values out of [0, 1]
         output = run(moved)
         activities = {name: float(a) for name, a in zip(run.class_names, output.activity[0])}
         shown = np.rint(255 * moved[0]).astype(np.uint8)
@@ -86,8 +86,8 @@ def page(run: Run):
     with gr.Blocks(title="lcaps_jax: a look inside") as blocks:
         gr.Markdown(
             "# A look inside a capsule network\n"
-            "Draw a digit; then turn, scale, shear and move it. The dots are where the kept capsules sit; beside them, "
-            "what the most active class makes of them on the way down the ladder."
+            "Draw a digit; then turn, scale, shear and move it. The dots show where the kept capsules sit. Beside them "
+            "stands what the most active class makes of these capsules on the way down the ladder."
         )
         with gr.Row():
             with gr.Column():
@@ -120,7 +120,7 @@ def _ink(drawn) -> np.ndarray:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     workdir = flags.DEFINE_string("workdir", None, "Folder of a run. Default: the small network of the package.")
     host = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets other machines in.")
     port = flags.DEFINE_integer("port", 7860, "Port to listen on.", 1, 65535)

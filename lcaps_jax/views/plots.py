@@ -66,7 +66,7 @@ def save(figure: Figure, workdir: pathlib.Path, name: str, folder: str = "") -> 
 
 
 def _plain(name: str) -> str:
-    """A name that somebody chose, as Matplotlib is to show it: what stands between dollar signs is no formula."""
+    """A name for Matplotlib to show as it is, because text between dollar signs would become a formula."""
     return name.replace("$", r"\$")
 
 
@@ -260,8 +260,8 @@ def classified(
 def explained(image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, class_names: Sequence[str]) -> Figure:
     """The inside of one decision: an image ``[I, I, C]`` uint8 and what the network computed of it (``B`` = 1).
 
-    The image with the places of its kept capsules; the kept capsules beside what the most active class regresses them
-    to; and the reconstruction of a network that has one.
+    It shows the image with the places of its kept capsules, the kept capsules beside what the most active class
+    regresses them to, and the reconstruction of a network that has one.
     """
     class_names = list(map(_plain, class_names))
     best = int(np.argmax(output.activity[0]))
@@ -409,13 +409,13 @@ def errors_under(errors: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]
             axes.plot(*by_kind[kind], "o-", markersize=3, label=_plain(name))
         axes.set(xlabel=kind)
         axes.grid(alpha=0.3)
-    figure.axes[0].set(ylabel="error (%)", ylim=(0, None))  # of all: they share it, and it ends where the highest does
+    figure.axes[0].set(ylabel="error (%)", ylim=(0, None))  # shared by all axes; it ends at the highest curve
     _legend_above(figure)
     return figure
 
 
 def _legend_above(figure: Figure) -> None:
-    """The legend of the first axes, above all of them, where it covers no curve."""
+    """Draws the legend of the first axes above all of them, where it covers no curve."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)), frameon=False)
 

@@ -46,7 +46,7 @@ footer { color: #777; font-size: 13px; border-top: 1px solid #ddd; padding-top: 
 def write(
     workdirs: Sequence[pathlib.Path], path: pathlib.Path, *, checkpoint: str = LAST, data_dir: str | None = None
 ) -> None:
-    """Writes the page of runs, in the order given.
+    """Writes a page about runs, in the given order.
 
     Args:
       workdirs: Folders of the runs.
@@ -57,7 +57,7 @@ def write(
     Raises:
       config.ConfigError: A folder holds no run, or is named twice.
       training.CheckpointError: The checkpoint of a run is damaged.
-      data.DataError: The test set of a run cannot be had.
+      data.DataError: The test set of a run cannot be loaded.
     """
     if len(set(map(pathlib.Path.resolve, workdirs))) < len(workdirs):
         raise ConfigError(f"{arg('workdir')}={','.join(map(str, workdirs))}: names a run twice.")
@@ -99,7 +99,7 @@ def _shown(run: runs.Run, data_dir: str | None) -> data.Split:
 
 
 def _errors(loaded: Mapping[str, runs.Run], logs: Mapping[str, Sequence[dict]]) -> str:
-    """A line for each run: size, length, and its errors with their intervals."""
+    """A line for each run: its size, its length, and its errors with their intervals."""
     sets = list(dict.fromkeys(name for run in loaded.values() for name in run.results))
     rows = [["run", "network", "parameters", "steps", "minutes", *sets]]
     for name, run in loaded.items():
@@ -125,7 +125,7 @@ def _error(result: Mapping) -> str:
 
 
 def _settings(loaded: Mapping[str, runs.Run]) -> str:
-    """Every setting; of several runs, the ones that differ are marked."""
+    """Every setting of the runs; the ones that differ are marked."""
     settings = [run.config.to_json() for run in loaded.values()]
     rows = [["setting", *loaded]] + [[name, *(str(each[name]) for each in settings)] for name in settings[0]]
     return _table(rows, marked=lambda row: len(set(row[1:])) > 1)

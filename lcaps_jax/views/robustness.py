@@ -1,4 +1,4 @@
-"""What a network makes of its test images as they are rotated, sheared, scaled and moved."""
+"""How a network answers to test images that are rotated, sheared, scaled and moved."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -48,7 +48,7 @@ def transform(images: Array, kind: str, amounts: np.ndarray) -> jax.Array:
 @jax.jit
 def _warp(images: Array, done: affnist.Transformation) -> jax.Array:
     warped = jax.vmap(lambda channel: affnist.warp(channel, done, images.shape[1]), in_axes=-1, out_axes=-1)(images)
-    return jnp.clip(warped, 0, 1)  # because interpolation may leave [0, 1] by a rounding
+    return jnp.clip(warped, 0, 1)  # because rounding may carry interpolated values out of [0, 1]
 
 
 def errors(run: Run, split: Split) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
@@ -100,8 +100,8 @@ class PoseChange:
     Attributes:
       turned: Mean angle in degrees between the pose of an image as it is and its pose at the two extremes.
       straight: Share, 0 to 1, of the poses' variance over the amounts that a straight line for each image explains.
-      shared: Share that the mean of that line over the other images of the class explains, which the pose must follow
-        if one of its directions is to mean the transformation. It is below 0 where it explains less than no line.
+      shared: Share that the mean of the lines of the other images of the class explains. It is large where one
+        direction of the pose stands for the transformation, and below 0 where a constant pose explains more.
     """
 
     turned: float
@@ -110,9 +110,9 @@ class PoseChange:
 
 
 def pose_change(amounts: np.ndarray, poses: np.ndarray, labels: np.ndarray) -> PoseChange:
-    """What poses ``[N, M, D]`` of images of classes ``[N]`` do over amounts ``[M]``, the middle one neutral.
+    """How poses ``[N, M, D]`` of images of classes ``[N]`` change over amounts ``[M]``, the middle one neutral.
 
-    Each class needs two images at least. Both shares are NaN where poses do not change.
+    Each class needs at least two images. Both shares are NaN where poses do not change.
     """
     extremes, neutral = poses[:, [0, -1]], poses[:, len(amounts) // 2, None]
     lengths = np.linalg.norm(extremes, axis=-1) * np.linalg.norm(neutral, axis=-1)
