@@ -66,6 +66,8 @@ def main(argv):
         raise ConfigError(
             f"--workdir={','.join(_WORKDIR.value)}: name the folder of a run, or several with commas between."
         )
+    if _REPORT.value and _SEARCH_ANGLES.value:
+        raise ConfigError("--report and --search_angles: one at a time.")
     if _REPORT.value:
         report.write(workdirs, pathlib.Path(_REPORT.value), checkpoint=_CHECKPOINT.value, data_dir=_DATA_DIR.value)
         say(f"{_REPORT.value} is written.")

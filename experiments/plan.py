@@ -79,7 +79,7 @@ class Plan:
             try:
                 commands.train(config.without_unused(), folder)
             except DivergenceError as error:
-                say(f"{folder}: {error.as_flags()} Its cell stays empty.")
+                say(f"{folder}: {error} Its cell stays empty.")
         return self.is_finished(config, folder)
 
     def run(self, cell: Cell) -> list[pathlib.Path]:

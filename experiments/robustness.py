@@ -11,9 +11,10 @@ from experiments.cells import cell_of
 from experiments.measurements import Measurement, collect, rounded
 from experiments.output import save_plot, write_table
 from experiments.plan import Plan
-from lcaps_jax import data
+from lcaps_jax import data, parallel
 from lcaps_jax.data import Affnist, Split, affnist, expanded_mnist
 from lcaps_jax.data.resize import fit_size
+from lcaps_jax.training import evaluate, make_eval_steps, on_devices
 from lcaps_jax.views import plots, robustness
 
 _POSED_DIGITS = 300
@@ -51,9 +52,8 @@ def _predictions(split: Affnist) -> Measurement:
     """The predicted digits, in the order of the set."""
 
     def measure(run):
-        outputs = (output for part in split.parts() for output in run.batches(part.images))
-        predicted = np.concatenate([output.activity.argmax(axis=-1) for output in outputs])
-        return {"predicted": "".join(map(str, predicted))}
+        evaluation = evaluate(make_eval_steps(run.network), run.params, on_devices(split), parallel.round_up(100))
+        return {"predicted": "".join(map(str, evaluation.predicted))}
 
     return Measurement("affnist", {"images": len(split)}, measure)
 

@@ -26,8 +26,8 @@ from lcaps_jax.networks.ladder import LadderCapsNet, LadderLayer
 from lcaps_jax.routing import route
 
 if TYPE_CHECKING:
-    from lcaps_jax.pretrained import load_pretrained
-    from lcaps_jax.runs import load_run
+    from lcaps_jax.pretrained import load_pretrained as load_pretrained
+    from lcaps_jax.runs import load_run as load_run
 
 __version__ = "0.1.0"
 
@@ -41,8 +41,6 @@ __all__ = [
     "agreement",
     "code_loss",
     "length",
-    "load_pretrained",
-    "load_run",
     "margin_loss",
     "propagate",
     "prune",

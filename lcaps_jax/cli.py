@@ -99,7 +99,7 @@ def run(main: Callable[[list[str]], None], *, positional: bool = False) -> None:
             _connect(flags.FLAGS)
             main(argv)
         except UserError as error:
-            sys.exit(f"Error: {error.as_flags()}")
+            sys.exit(f"Error: {error.as_flags(flags.FLAGS)}")
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
         except OSError as error:

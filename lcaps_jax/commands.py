@@ -200,7 +200,7 @@ def _entry_of(name: str, run: Run, data_dir: str | None) -> str:
     ):
         name = f"{name} of {data_dir}"
     extra = [run.checkpoint] if run.checkpoint != LAST else []
-    if angles := getattr(run.network, "search_angles", ()):
+    if angles := run.network.search_angles:
         extra.append("search by " + ", ".join(f"{angle:g}" for angle in angles))
     return f"{name} ({'; '.join(extra)})" if extra else name
 

@@ -256,9 +256,9 @@ class Config:
         return config
 
     def with_defaults_of(self, earlier: "Config") -> "Config":
-        """The same settings, with open defaults filled in from the run that they continue."""
+        """The same settings; those left open, and those that do nothing, are taken from the run that they continue."""
         open_ = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is None]
-        return dataclasses.replace(self, **{name: getattr(earlier, name) for name in open_})
+        return dataclasses.replace(self, **{name: getattr(earlier, name) for name in (*open_, *self._unused())})
 
     def to_json(self) -> dict:
         """The settings as JSON types."""

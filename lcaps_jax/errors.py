@@ -5,7 +5,7 @@ names, ``f"{arg('name')}={name}: no such set"``. Raised from the library it read
 ``train.py`` it reads ``--dataset=x: no such set``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 import contextlib
 import re
 
@@ -36,9 +36,9 @@ class UserError(Exception):
         """Gives arguments in the message other names, such as ``{"name": "dataset"}``."""
         UserError.__init__(self, _MARKED.sub(lambda found: arg(names.get(found[1], found[1])), self.marked))
 
-    def as_flags(self) -> str:
-        """The message for a command line: every argument in it is a flag."""
-        return _MARKED.sub(r"--\1", self.marked)
+    def as_flags(self, known: Container[str]) -> str:
+        """The message for a command line: the arguments in it are flags, as far as it knows flags of their names."""
+        return _MARKED.sub(lambda found: f"--{found[1]}" if found[1] in known else found[1], self.marked)
 
 
 class ArgumentError(UserError, ValueError):

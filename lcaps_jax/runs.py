@@ -24,7 +24,6 @@ from lcaps_jax.data.augment import to_unit_range
 from lcaps_jax.errors import arg, renamed
 from lcaps_jax.files import PARTIAL, write_json
 from lcaps_jax.networks import Geometry, Network, NetworkOutput
-from lcaps_jax.networks.framed import Framed
 from lcaps_jax.training import BEST, LAST, Checkpoints, Evaluation, init_state, make_optimizer, plan_of
 
 RESULTS_FILE = "results.json"
@@ -96,13 +95,9 @@ class Run:
         """The same run, which turns each image by each of some angles, in degrees, and takes the most active class.
 
         Raises:
-          ConfigError: The network has no frame to turn the image in, or an angle is no number from -180 to 180.
+          ArgumentError: The network has no frame to turn the image in, or an angle is no number from -180 to 180.
         """
-        if bad := [angle for angle in angles if not -180 <= angle <= 180]:
-            raise ConfigError(f"{arg('search_angles')}={bad[0]}: must be numbers of degrees from -180 to 180.")
-        if not isinstance(self.network, Framed):
-            raise ConfigError(f"{arg('search_angles')}: the network was trained without a {arg('frame')} to turn.")
-        return dataclasses.replace(self, network=self.network.clone(search_angles=tuple(angles)))
+        return dataclasses.replace(self, network=self.network.searching(angles))
 
     @property
     def geometry(self) -> Geometry | None:

@@ -1,4 +1,4 @@
-"""Draws which room of the house imports which, docs/images/architecture.png, and prints it as a table.
+"""Draws which room of the house imports which, and writes the table of it in docs/architecture.md.
 
 python -m scripts.draw_architecture
 """
@@ -106,7 +106,9 @@ def draw() -> Figure:
 
 def main() -> None:
     draw().savefig(_ROOT / "docs" / "images" / "architecture.png", dpi=110, bbox_inches="tight")
-    print(table())
+    page = _ROOT / "docs" / "architecture.md"
+    text = page.read_text()
+    page.write_text(text[: text.index(table().splitlines()[0])] + table() + "\n")
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def _figures(workdir):
     return [(line["step"], line["split"], line["loss"], line["error"]) for line in read_metrics(workdir)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_to_the_numbers_of_one_and_survive_a_death(tiny_run, tmp_path):
     """One of two is killed; the other ends with a message, and the pair, started again, with the numbers of one."""
     whole, _ = tiny_run  # one process with two devices

@@ -4,12 +4,14 @@ import os
 
 from nbclient import NotebookClient
 import nbformat
+import pytest
 
 import workloads
 
 _PATH = workloads.REPOSITORY / "notebooks" / "lcaps_jax_colab.ipynb"
 
 
+@pytest.mark.slow
 def test_the_quick_setting_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("LCAPS_QUICK", "1")
     monkeypatch.setenv("PYTHONPATH", str(workloads.REPOSITORY))

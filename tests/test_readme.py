@@ -14,7 +14,7 @@ import workloads
 _TEXT = (workloads.REPOSITORY / "README.md").read_text()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+@pytest.mark.parametrize("page", ["README.md", pytest.param("docs/tutorial.md", marks=pytest.mark.slow)])
 def test_the_snippets_run(page):
     """Each in what those before it leave, as a reader has it."""
     snippets = re.findall(r"```python\n(.*?)```", (workloads.REPOSITORY / page).read_text(), re.DOTALL)

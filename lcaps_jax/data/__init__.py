@@ -84,11 +84,9 @@ def _load_tfds(name: str, data_dir: str | None, image_size: int | None) -> Sourc
     try:
         return tfds.load(name, data_dir, image_size)
     except tfds.UnknownSetError as error:
-        said = str(error).splitlines()
-        close = " ".join(line.strip() for line in said if "mean" in line)
         raise DataError(
-            f"{arg('name')}={name}: no such set ({said[0]}). Accepted are {', '.join(SETS)} and the image "
-            f"classification sets of TensorFlow Datasets, such as mnist or cifar10. {close}"
+            f"{error.marked} Accepted are {', '.join(SETS)} and the image classification sets of TensorFlow Datasets, "
+            "such as mnist or cifar10."
         ) from None
 
 

@@ -28,7 +28,7 @@ _REACH_SECONDS = 5
 
 
 class UnknownSetError(DataError):
-    """TensorFlow Datasets has no such set; the message is TFDS's own."""
+    """TensorFlow Datasets has no set of that name."""
 
 
 def prepared_builder(name: str, data_dir: str | None, source: str | None = None):
@@ -54,7 +54,9 @@ def prepared_builder(name: str, data_dir: str | None, source: str | None = None)
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:  # TFDS has an exception for each way of misnaming a set, its version or its variant
-        raise UnknownSetError(str(error)) from None
+        said = str(error).splitlines() or [type(error).__name__]
+        close = "".join(f" {line.strip()}" for line in said if "mean" in line)
+        raise UnknownSetError(f"{arg('name')}={name}: no such set ({said[0]}).{close}") from None
     features = builder.info.features
     if not {"image", "label"} <= set(features or {}) or not hasattr(features["label"], "num_classes"):
         raise DataError(
@@ -83,17 +85,7 @@ def read_part(builder, part: str, image_size: int | None) -> Split:
 # The last set is kept, because expanded MNIST and affNIST are both made of MNIST, and the experiments load it for every
 # run.
 @functools.lru_cache(maxsize=1)
-def load(name: str, data_dir: str | None = None, image_size: int | None = None) -> Source:
-    """A set of TensorFlow Datasets, as read-only arrays.
-
-    Args:
-      name: Name of the set.
-      data_dir: Folder of prepared TFDS sets; None for TFDS's own.
-      image_size: Size of images that differ in size; None where they do not.
-
-    Raises:
-      DataError: The set does not exist, cannot be downloaded, or holds no labelled images.
-    """
+def _load(name: str, data_dir: str | None, image_size: int | None) -> Source:
     builder = prepared_builder(name, data_dir)
     features = builder.info.features
     if image_size is None and None in features["image"].shape:
@@ -119,6 +111,20 @@ def load(name: str, data_dir: str | None = None, image_size: int | None = None) 
     for array in (train.images, train.labels, test.images, test.labels):
         array.flags.writeable = False
     return Source(train, test, tuple(features["label"].names), max(train.images.shape[1:3]))
+
+
+def load(name: str, data_dir: str | None = None, image_size: int | None = None) -> Source:
+    """A set of TensorFlow Datasets, as read-only arrays.
+
+    Args:
+      name: Name of the set.
+      data_dir: Folder of prepared TFDS sets; None for TFDS's own.
+      image_size: Size of images that differ in size; None where they do not.
+
+    Raises:
+      DataError: The set does not exist, cannot be downloaded, or holds no labelled images.
+    """
+    return _load(name, data_dir, image_size)
 
 
 def _hold_out_test(train: Split, name: str) -> tuple[Split, Split]:

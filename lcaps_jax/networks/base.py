@@ -4,7 +4,7 @@ Axes: ``B`` batch, ``I`` image size, ``C`` channels, ``n`` primary capsules, ``d
 capsules, ``J`` classes, ``D``=16 class-capsule dimension.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any, ClassVar, Protocol, Self, cast
 
@@ -12,6 +12,7 @@ from flax import linen as nn
 from flax import struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lcaps_jax.convolution import conv_stack, output_size
 from lcaps_jax.errors import ArgumentError, arg
@@ -167,6 +168,35 @@ class Network(nn.Module):
     def loss(self, output: NetworkOutput, labels: jax.Array, images: jax.Array | None = None) -> jax.Array:
         """Loss of each example, ``[B]``, of integer labels ``[B]`` and images ``[B, I, I, C]``."""
         raise NotImplementedError
+
+    def decode(self, params: dict, poses: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Images in [0, 1] that the network draws of poses; None where it has no decoder.
+
+        Args:
+          params: Parameters of the network.
+          poses: Class capsules, ``[M, J, D]``.
+          labels: Class to draw of each, ``[M]``.
+          shape: Shape of an image, as (S, S, C).
+
+        Returns:
+          ``[M, *shape]``.
+        """
+        del params, poses, labels, shape
+        return None
+
+    @property
+    def search_angles(self) -> tuple[float, ...]:
+        """Angles in degrees that the network searches over; only a network with a frame has any."""
+        return ()
+
+    def searching(self, angles: Sequence[float]) -> Self:
+        """The same network, which turns each image by each of some angles and takes the most active class.
+
+        Raises:
+          ArgumentError: The network has no frame to turn.
+        """
+        del angles
+        raise ArgumentError(f"{arg('search_angles')}: the network was trained without a {arg('frame')} to turn.")
 
     def geometry(self, image_size: int) -> Geometry | None:
         """Grid of primary capsules on images of that size; None where the network has no capsules.

@@ -156,6 +156,14 @@ class CapsNet(base.Network):
             reconstruction=reconstruction,
         )
 
+    def decode(self, params: dict, poses: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Images ``[M, *shape]`` that the decoder draws of poses ``[M, J, D]`` of classes ``[M]``."""
+        if not self.decoder:
+            return None
+        decoder = Decoder(math.prod(shape), parent=None)  # a network of its own, outside of this one
+        images = decoder.apply({"params": params["decoder"]}, poses, labels)
+        return np.asarray(images).reshape(-1, *shape)
+
     def loss(self, output: NetworkOutput, labels: jax.Array, images: jax.Array | None = None) -> jax.Array:
         """Margin loss of each example plus 0.0005 times the summed squared error of its reconstruction, ``[B]``."""
         loss = capsules.margin_loss(output.activity, labels)
@@ -163,28 +171,3 @@ class CapsNet(base.Network):
             return loss
         difference = output.reconstruction - images.reshape(len(images), -1)
         return loss + RECONSTRUCTION_LOSS_WEIGHT * jnp.sum(jnp.square(difference), axis=-1)
-
-
-def perturbed_reconstructions(
-    params: dict, pose: jax.Array | np.ndarray, label: int, shape: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """What CapsNet's decoder draws as each dimension of a pose is moved (Sabour et al. 2017, Figure 4).
-
-    Args:
-      params: Parameters of a CapsNet with a decoder.
-      pose: Class capsules of one image, ``[J, D]``.
-      label: Class of the image.
-      shape: Shape of the image, (I, I, C).
-
-    Returns:
-      Images ``[D, 11, I, I, C]`` in [0, 1], and the offsets ``[11]``, from -0.25 to 0.25.
-    """
-    offsets = np.linspace(-0.25, 0.25, 11)
-    dim = pose.shape[1]
-    moved = np.broadcast_to(pose, (dim, len(offsets), *pose.shape)).copy()
-    for i in range(dim):
-        moved[i, :, label, i] += offsets
-    moved = moved.reshape(-1, *pose.shape)
-    decoder = Decoder(math.prod(shape))
-    images = decoder.apply({"params": params["decoder"]}, moved, np.full(len(moved), label))
-    return np.asarray(images).reshape(dim, len(offsets), *shape), offsets

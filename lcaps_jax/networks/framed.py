@@ -3,16 +3,22 @@
 Axes: ``B`` batch, ``A`` angles, ``H x W`` pixels of an image, ``S`` pixels along a side of its picture, ``C`` channels.
 """
 
+from collections.abc import Sequence
 import dataclasses
-from typing import cast
+from typing import Self, cast
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lcaps_jax import frames
+from lcaps_jax.errors import ArgumentError, arg
 from lcaps_jax.networks import base
 from lcaps_jax.networks.base import NetworkOutput
+
+# The stream of the jitter within an image's key; the network inside draws its dropout from the key itself.
+_JITTER = 1
 
 
 class Framed(base.Network):
@@ -25,7 +31,7 @@ class Framed(base.Network):
       kind: Kind of the frame, "affine" or "centre".
       size: Pixels along a side of the pictures, S.
       jitter: Pixels by which training pictures are moved at random in their frame.
-      search_angles: Angles in degrees by which each image is turned outside of training; that of the largest activity
+      angles: Angles in degrees by which each image is turned outside of training; that of the largest activity
         is taken. Without angles the image is seen as it is.
     """
 
@@ -33,7 +39,7 @@ class Framed(base.Network):
     kind: str = frames.AFFINE
     size: int = 28
     jitter: int = 0
-    search_angles: tuple[float, ...] = ()
+    angles: tuple[float, ...] = ()
 
     def setup(self):
         """Gives the parameters of the network inside to this one."""
@@ -43,6 +49,25 @@ class Framed(base.Network):
         """Grid of primary capsules on the pictures, whatever the size of the images."""
         del image_size
         return self.network.geometry(self.size)
+
+    def decode(self, params: dict, poses: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Pictures that the network inside draws of poses; None where it has no decoder."""
+        return self.network.decode(params, poses, labels, shape)
+
+    @property
+    def search_angles(self) -> tuple[float, ...]:
+        """Angles in degrees that the network searches over."""
+        return self.angles
+
+    def searching(self, angles: Sequence[float]) -> Self:
+        """The same network, which turns each image by each of some angles and takes the most active class.
+
+        Raises:
+          ArgumentError: An angle is no number from -180 to 180.
+        """
+        if bad := [angle for angle in angles if not -180 <= angle <= 180]:
+            raise ArgumentError(f"{arg('search_angles')}={bad[0]}: must be numbers of degrees from -180 to 180.")
+        return self.clone(angles=tuple(map(float, angles)))
 
     def loss(self, output: NetworkOutput, labels: jax.Array, images: jax.Array | None = None) -> jax.Array:
         """Loss of each example, ``[B]``; what is reconstructed is the picture."""
@@ -62,8 +87,9 @@ class Framed(base.Network):
         frame = frames.frame_of(images, self.kind, self.size)
         if keys is not None and self.jitter:
             draw = jax.vmap(lambda key: jax.random.randint(key, (2,), -self.jitter, self.jitter + 1))
-            frame = frames.moved(frame, draw(keys).astype(jnp.float32))
-        if keys is None and self.search_angles:
+            own = jax.vmap(jax.random.fold_in, (0, None))(keys, _JITTER)
+            frame = frames.moved(frame, draw(own).astype(jnp.float32))
+        if keys is None and self.angles:
             return self._search(images, frame)
         picture = frames.resample(images, frame, self.size)
         output = cast(NetworkOutput, self.network(picture, labels, keys))
@@ -71,7 +97,7 @@ class Framed(base.Network):
 
     def _search(self, images: jax.Array, frame: frames.Frame) -> NetworkOutput:
         """The output at the angle of the largest activity of any class."""
-        degrees = jnp.array(self.search_angles)
+        degrees = jnp.array(self.angles)
         turned = frames.turned(frame, jnp.deg2rad(degrees)[:, None], self.kind, self.size)  # [A, B]
         pictures = jax.vmap(lambda each: frames.resample(images, each, self.size))(turned)
         together = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (pictures, turned))

@@ -84,28 +84,28 @@ def fit(
             log.say(_first_line(plan, start, state))
             train_data = parallel.replicate(TrainData(train.images, train.labels, _key(config, steps.SHIFT)))
             began = time.monotonic() - log.seconds_before
-            loop = _Loop(config, plan, checkpoints, log, stop, elapsed=lambda: time.monotonic() - began)
-            evaluator = Evaluator(loop, network, tests, validation, on_epoch)
+            session = Session(config, plan, checkpoints, log, stop, elapsed=lambda: time.monotonic() - began)
+            evaluator = Evaluator(session, network, tests, validation, on_epoch)
             step = start
             if plan.ends_epoch(start):  # because the stop may have come before the evaluation
                 evaluator.evaluate(state, start)
-                loop.stop_if_wanted(start)
-            loop.meter.restart()
+                session.stop_if_wanted(start)
+            session.meter.restart()
             for call in plan.calls(start):
                 if evaluator.good_enough:
                     break
                 state, metrics = train_steps(state, train_data, order.batches(call))
-                loop.meter.add(call, metrics)  # logs the call before, while the devices compute this one
+                session.meter.add(call, metrics)  # logs the call before, while the devices compute this one
                 step = call.last_step
                 if call.saves or stop.wanted():
-                    loop.save(state, step)
-                    loop.stop_if_wanted(step)
+                    session.save(state, step)
+                    session.stop_if_wanted(step)
                     if call.ends_epoch:  # evaluated after it is saved, so that a kill here costs no step
                         evaluator.evaluate(state, step)
-                        loop.stop_if_wanted(step)
-                    loop.meter.restart()
+                        session.stop_if_wanted(step)
+                    session.meter.restart()
             checkpoints.wait()
-            return Fitted(state, evaluator.evaluations, step, loop.elapsed())
+            return Fitted(state, evaluator.evaluations, step, session.elapsed())
 
 
 def plan_of(config: Config, images: int) -> StepPlan:
@@ -157,7 +157,7 @@ class _EpochOrder:
         return steps.make_batches(index.reshape(call.steps, self._plan.batch_size))
 
 
-class _Loop:
+class Session:
     """What the loop and its evaluations share: where metrics and checkpoints go, the clock, and the wish to stop."""
 
     def __init__(
@@ -204,13 +204,13 @@ class Evaluator:
 
     def __init__(
         self,
-        loop: _Loop,
+        session: Session,
         network: Network,
         tests: Mapping[str, TestSet],
         validation: Split | None,
         on_epoch: OnEpoch,
     ):
-        self._loop = loop
+        self._session = session
         self._eval_steps = make_eval_steps(network)
         self._variants = {name: split.about.get("variants", 1) for name, split in tests.items()}
         self._sets = {name: on_devices(split) for name, split in tests.items()}
@@ -218,15 +218,15 @@ class Evaluator:
             self._sets[VALIDATION] = on_devices(validation)
         self._on_epoch = on_epoch
         # Lines that a run wrote before it was killed are not written twice.
-        self._logged = {(line["step"], line["split"]): line["error"] for line in loop.log.kept if "error" in line}
-        best_step = max(loop.checkpoints.steps(BEST), default=None)
+        self._logged = {(line["step"], line["split"]): line["error"] for line in session.log.kept if "error" in line}
+        best_step = max(session.checkpoints.steps(BEST), default=None)
         self._best_error = self._logged.get((best_step, VALIDATION), math.inf)
         self.evaluations: dict[str, Evaluation] = {}
 
     @property
     def good_enough(self) -> bool:
         """Whether the error on the training set's own test images is down to ``stop_at_error``."""
-        config = self._loop.config
+        config = self._session.config
         evaluation = self.evaluations.get(config.dataset)
         return bool(config.stop_at_error) and evaluation is not None and evaluation.error <= config.stop_at_error
 
@@ -234,24 +234,24 @@ class Evaluator:
         """Evaluates every set; a wish to stop ends this between two sets, and the next start evaluates again."""
         for name, split in self._sets.items():
             variants = self._variants.get(name, 1)
-            evaluation = evaluate(self._eval_steps, state.params, split, self._loop.config.batch_size, variants)
+            evaluation = evaluate(self._eval_steps, state.params, split, self._session.config.batch_size, variants)
             self._write(name, step, evaluation)
             if name == VALIDATION:
                 self._keep_best(evaluation, state, step)
             else:
                 self.evaluations[name] = evaluation
-            if self._loop.stop.wanted():
+            if self._session.stop.wanted():
                 return
         if parallel.is_main():
             self._on_epoch(self.evaluations, state, step)
 
     def _write(self, name: str, step: int, evaluation: Evaluation) -> None:
         if (step, name) not in self._logged:
-            metrics = {"loss": evaluation.loss, "error": evaluation.error, "seconds": self._loop.elapsed()}
-            self._loop.log.write(name, step, step / self._loop.plan.steps_per_epoch, metrics)
+            metrics = {"loss": evaluation.loss, "error": evaluation.error, "seconds": self._session.elapsed()}
+            self._session.log.write(name, step, step / self._session.plan.steps_per_epoch, metrics)
 
     def _keep_best(self, evaluation: Evaluation, state: TrainState, step: int) -> None:
         error = rounded(evaluation.error)  # as logged, because a continued run compares with the log
-        if error < self._best_error and step not in self._loop.checkpoints.steps(BEST):
+        if error < self._best_error and step not in self._session.checkpoints.steps(BEST):
             self._best_error = error
-            self._loop.checkpoints.save(step, state.params, BEST)
+            self._session.checkpoints.save(step, state.params, BEST)

@@ -9,7 +9,6 @@ It listens on this machine alone unless --host says otherwise.
 
 from collections.abc import Callable
 import pathlib
-import sys
 from typing import Any
 
 from absl import flags
@@ -21,8 +20,10 @@ from lcaps_jax import cli
 from lcaps_jax.config import ConfigError
 from lcaps_jax.data import DataError, affnist
 from lcaps_jax.data.resize import centred
+from lcaps_jax.errors import arg
 from lcaps_jax.pretrained import load_pretrained
 from lcaps_jax.runs import Run, load_run
+from lcaps_jax.runtime import say
 from lcaps_jax.views import plots
 
 _FIELD = 280  # pixels along a side of the field to draw in
@@ -131,7 +132,7 @@ def main() -> None:
         try:
             blocks = page(run)
         except ImportError:
-            sys.exit("Error: the demo needs Gradio: pip install gradio.")
+            raise ConfigError("The demo needs Gradio: pip install -r requirements/demo.txt brings it.") from None
         try:
             _, address, _ = blocks.launch(
                 server_name=host.value,
@@ -142,8 +143,8 @@ def main() -> None:
                 prevent_thread_lock=True,
             )
         except OSError as error:
-            sys.exit(f"Error: {error} Give another --port.")
-        print(f"The page is at {address} (Ctrl+C ends it).", flush=True)
+            raise ConfigError(f"{error} Give another {arg('port')}.") from None
+        say(f"The page is at {address} (Ctrl+C ends it).")
         blocks.block_thread()
 
     cli.run(parsed)

@@ -17,7 +17,6 @@ from lcaps_jax import frames
 from lcaps_jax.data import Split, TestSet
 from lcaps_jax.data.augment import Array
 from lcaps_jax.networks import Geometry, NetworkOutput
-from lcaps_jax.networks.capsnet import perturbed_reconstructions
 from lcaps_jax.runs import Run
 from lcaps_jax.training import Evaluation, read_metrics
 
@@ -25,6 +24,7 @@ FOLDER = "figures"
 _PROFILE_CAPSULES = 300  # as in the paper's Figure 4
 _MISTAKES = 25
 _SHOWN = 8  # images of a set that are drawn with what the network makes of them
+_OFFSETS = np.linspace(-0.25, 0.25, 11)  # by which each dimension of a pose is moved, as in Sabour's Figure 4
 _DPI = 130
 
 
@@ -51,9 +51,21 @@ def _write_examples(run: Run, workdir: pathlib.Path, split: TestSet, name: str) 
         save(kept_capsules(shown, output, run.geometry, run.class_names, name), workdir, f"capsules_{name}")
     if output.reconstruction is not None:
         save(reconstructions(shown, output, run.class_names, name), workdir, f"reconstructions_{name}")
-        label = shown.labels[0]
-        images, offsets = perturbed_reconstructions(run.params, output.pose[0], label, shown.images.shape[1:])
-        save(perturbations(images, offsets, run.class_names[label]), workdir, f"perturbations_{name}")
+        seen = (shown.images if output.picture is None else output.picture).shape[1:]
+        if (images := _perturbed(run, output.pose[0], shown.labels[0], seen)) is not None:
+            picture = perturbations(images, _OFFSETS, run.class_names[shown.labels[0]])
+            save(picture, workdir, f"perturbations_{name}")
+
+
+def _perturbed(run: Run, pose: Array, label: int, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Images ``[D, M, S, S, C]`` that a decoder draws as each dimension of a pose ``[J, D]`` is moved."""
+    dim = pose.shape[1]
+    moved = np.broadcast_to(pose, (dim, len(_OFFSETS), *pose.shape)).copy()
+    for i in range(dim):
+        moved[i, :, label, i] += _OFFSETS
+    moved = moved.reshape(-1, *pose.shape)
+    images = run.network.decode(run.params, moved, np.full(len(moved), label), shape)
+    return None if images is None else images.reshape(dim, len(_OFFSETS), *shape)
 
 
 def save(figure: Figure, workdir: pathlib.Path, name: str, folder: str = "") -> pathlib.Path:
@@ -285,7 +297,8 @@ def explained(image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, 
             axes.set(xlabel="dimension", ylabel="kept capsule")
     if output.reconstruction is not None:
         axes = row.pop(0)
-        show_image(axes, _as_uint8(np.asarray(output.reconstruction[0])).reshape(image.shape))
+        seen = image if output.picture is None else output.picture[0]
+        show_image(axes, _as_uint8(np.asarray(output.reconstruction[0])).reshape(seen.shape))
         axes.set_title(f"reconstructed from class {class_names[best]}", fontsize=9)
     figure.tight_layout()
     return figure
@@ -297,9 +310,10 @@ def reconstructions(split: Split, output: NetworkOutput, class_names: Sequence[s
     count = len(split)
     figure = Figure(figsize=(1.3 * count, 3.3))
     rows = figure.subplots(2, count, squeeze=False)
-    decoded = _as_uint8(np.asarray(output.reconstruction).reshape(split.images.shape))
+    images = split.images if output.picture is None else _as_uint8(np.asarray(output.picture))
+    decoded = _as_uint8(np.asarray(output.reconstruction).reshape(images.shape))
     for i in range(count):
-        show_image(rows[0, i], split.images[i])
+        show_image(rows[0, i], images[i])
         show_image(rows[1, i], decoded[i])
         predicted = class_names[int(np.argmax(output.activity[i]))]
         rows[0, i].set_title(class_names[split.labels[i]], fontsize=8)
@@ -327,7 +341,7 @@ def perturbations(images: np.ndarray, offsets: np.ndarray, class_name: str) -> F
 
 
 def _as_uint8(images: np.ndarray) -> np.ndarray:
-    return np.rint(255 * images).astype(np.uint8)
+    return np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8)
 
 
 def lengths_and_couplings(activity: np.ndarray, coupling: np.ndarray, shown: int = 100) -> Figure:

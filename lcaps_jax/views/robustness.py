@@ -42,11 +42,12 @@ def transformation(kind: str, amounts: np.ndarray) -> affnist.Transformation:
 
 def transform(images: Array, kind: str, amounts: np.ndarray) -> jax.Array:
     """Images ``[B, I, I, C]`` in [0, 1], each by its amount ``[B]``; black comes in from outside."""
-    return _warp(images, transformation(kind, amounts))
+    return warp(images, transformation(kind, amounts))
 
 
 @jax.jit
-def _warp(images: Array, done: affnist.Transformation) -> jax.Array:
+def warp(images: Array, done: affnist.Transformation) -> jax.Array:
+    """Images ``[B, I, I, C]`` in [0, 1], each by its transformation; black comes in from outside."""
     warped = jax.vmap(lambda channel: affnist.warp(channel, done, images.shape[1]), in_axes=-1, out_axes=-1)(images)
     return jnp.clip(warped, 0, 1)  # because rounding may carry interpolated values out of [0, 1]
 

@@ -125,7 +125,7 @@ def test_a_set_without_a_test_part_has_one_held_out_and_says_so(made_colours, ca
     assert len(source.train) == 160 and len(source.test) == 40
     values = np.concatenate([source.train.images, source.test.images])[:, 0, 0, 0]
     np.testing.assert_array_equal(np.sort(values), np.arange(200))
-    tfds_sets.load.cache_clear()
+    tfds_sets._load.cache_clear()
     np.testing.assert_array_equal(data.load("made_without_test", made_colours).test.images, source.test.images)
 
 

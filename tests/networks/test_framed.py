@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lcaps_jax import data, frames
-from lcaps_jax.config import ConfigError
 from lcaps_jax.data import affnist
+from lcaps_jax.errors import ArgumentError
 import workloads
 
 _NETWORKS = [{}, {"model": "capsnet"}, {"model": "cnn"}]
@@ -94,7 +94,7 @@ def test_training_pictures_are_moved_in_their_frame_by_their_keys():
 
 
 def test_what_cannot_be_searched_is_refused():
-    with pytest.raises(ConfigError, match="search_angles: the network was trained without a frame to turn"):
+    with pytest.raises(ArgumentError, match="search_angles: the network was trained without a frame to turn"):
         workloads.untrained_run().searching([0])
-    with pytest.raises(ConfigError, match="search_angles=200: must be numbers of degrees from -180 to 180"):
+    with pytest.raises(ArgumentError, match="search_angles=200: must be numbers of degrees from -180 to 180"):
         workloads.untrained_run(frame="centre").searching([0, 200])

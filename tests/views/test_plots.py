@@ -1,9 +1,11 @@
 """The pictures hold what they should; how they look is for people."""
 
+from matplotlib.patches import Circle, Polygon
 import numpy as np
 from PIL import Image
 import pytest
 
+from lcaps_jax.data import Split
 from lcaps_jax.networks import NetworkOutput
 from lcaps_jax.networks.base import geometry
 from lcaps_jax.training import Evaluation
@@ -33,6 +35,30 @@ def test_all_are_written(tmp_path):
     for path in (tmp_path / "figures").iterdir():
         with Image.open(path) as image:
             assert min(image.size) > 200
+
+
+@pytest.mark.parametrize(
+    "model, drawn", [("lcapsnet", {"capsules"}), ("capsnet", {"reconstructions", "perturbations"})]
+)
+def test_a_network_with_a_frame_is_drawn_on_images_of_another_size(tmp_path, model, drawn):
+    split = workloads.random_split(9, size=40)
+    run = workloads.untrained_run(model=model, frame="affine", frame_size=20, conv1_kernel=5)
+    plots.write_all(run, tmp_path, {"made": _evaluation(split, [3])}, {"made": split})
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert names >= {f"{name}_made.png" for name in drawn}
+
+
+def test_the_frame_is_drawn_over_the_image_and_the_capsules_lie_in_it():
+    images = np.zeros((1, 40, 40, 1), np.uint8)
+    images[0, 5:25, 20:30] = 255
+    split = Split(images, np.zeros(1, np.int32))
+    run = workloads.untrained_run(frame="affine")
+    output = run(images)
+    axes = plots.kept_capsules(split, output, run.geometry, list("abcdefghij"), "made").axes[0]
+    (outline,) = [patch for patch in axes.patches if isinstance(patch, Polygon)]
+    assert outline.contains_point(outline.get_transform().transform((24.5, 14.5)))  # the middle of the bar, x first
+    dots = [patch for patch in axes.patches if isinstance(patch, Circle)]
+    assert dots and all(outline.contains_point(outline.get_transform().transform(dot.center)) for dot in dots)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
