@@ -23,10 +23,10 @@ _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PRODUCTS = (
     *(
         f"{name}.{ending}"
-        for name in ("table2", "table3", "figure1", "kept", "robustness", "poses", "ablations")
+        for name in ("table2", "table3", "figure1", "kept", "robustness", "poses", "ablations", "frames")
         for ending in ("md", "json")
     ),
-    *(f"figures/{name}.png" for name in ("figure1", "figure4", "robustness", "transformed")),
+    *(f"figures/{name}.png" for name in ("figure1", "figure4", "robustness", "transformed", "frames")),
 )
 
 

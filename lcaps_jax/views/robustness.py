@@ -1,6 +1,6 @@
 """How a network answers to test images that are rotated, sheared, scaled and moved."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 
 import jax
@@ -13,7 +13,7 @@ from lcaps_jax.runs import Run
 
 ROTATION, SHEAR, SCALE, SHIFT = KINDS = ("rotation (degrees)", "shear", "scale", "shift right (pixels)")
 # Amounts of each kind that the curves are drawn at.
-_AMOUNTS = {
+AMOUNTS = {
     ROTATION: np.arange(-90.0, 91, 15),
     SHEAR: np.linspace(-0.8, 0.8, 9),
     SCALE: np.linspace(0.5, 1.5, 11),
@@ -52,12 +52,13 @@ def warp(images: Array, done: affnist.Transformation) -> jax.Array:
     return jnp.clip(warped, 0, 1)  # because rounding may carry interpolated values out of [0, 1]
 
 
-def errors(run: Run, split: Split) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+def errors(run: Run, split: Split, kinds: Sequence[str] = KINDS) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
     """The error on images of a set under each kind of transformation.
 
     Args:
       run: Trained network.
       split: Images of the network's size, and their labels; a few hundred give a curve.
+      kinds: Kinds of transformations to try.
 
     Returns:
       Amounts and errors in percent, by kind.
@@ -68,7 +69,7 @@ def errors(run: Run, split: Split) -> Mapping[str, tuple[np.ndarray, np.ndarray]
         predicted = np.concatenate([output.activity.argmax(axis=-1) for output in parts])
         return 100 * float(np.mean(predicted != split.labels))
 
-    return {kind: (amounts, np.array([error(kind, a) for a in amounts])) for kind, amounts in _AMOUNTS.items()}
+    return {kind: (AMOUNTS[kind], np.array([error(kind, a) for a in AMOUNTS[kind]])) for kind in kinds}
 
 
 def poses(run: Run, split: Split) -> Mapping[str, np.ndarray]:

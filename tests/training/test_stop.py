@@ -1,0 +1,33 @@
+"""Signals while training: noted once, acted on at once the second time, and as before afterwards."""
+
+import signal
+
+import pytest
+
+from lcaps_jax.training.stop import StopSignals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noted_and_the_handlers_come_back(number):
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    with StopSignals() as stop:
+        assert not stop.wanted()
+        signal.raise_signal(number)
+        assert stop.wanted()
+        stopped = stop.stopped(7, 20)
+    assert stopped.signal == number
+    assert str(stopped) == f"Stopped by {number.name} at step 7 of 20, all saved. The same command continues."
+    assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_a_second_ctrl_c_acts_at_once():
+    with StopSignals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert stop.wanted()
+
+
+def test_a_run_that_another_process_stops_names_the_signal_that_is_usual():
+    with StopSignals() as stop:
+        assert stop.stopped(1, 2).signal == signal.SIGTERM
