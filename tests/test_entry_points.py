@@ -235,4 +235,4 @@ except SystemExit as stop:
 def test_eval_refuses_a_checkpoint_that_is_not_there(tiny_run):
     workdir, _ = tiny_run
     done = workloads.evaluate(workdir, check=False, checkpoint="best")
-    assert done.returncode == 1 and "has no best checkpoint yet. One is kept where --validation_size was" in done.stderr
+    assert done.returncode == 1 and "has no best checkpoint yet. One is kept where validation_size was" in done.stderr
