@@ -35,11 +35,17 @@ class Classified:
     output: NetworkOutput
 
     def line(self, class_names: Sequence[str]) -> str:
-        """The label and the activities of the most active classes, in words."""
+        """The label, the activities of the most active classes, and the frame and the angle if there are any."""
         activity = self.output.activity[0]
         best = np.argsort(-activity, kind="stable")[:_NAMED]
         named = ", ".join(f"{class_names[j]} {activity[j]:.3f}" for j in best)
-        return f"{self.file}: {class_names[best[0]]}   ({named})"
+        line = f"{self.file}: {class_names[best[0]]}   ({named})"
+        if self.output.frame is not None:
+            row, column = self.output.frame.centre[0]
+            line += f"   frame at row {row:.1f}, column {column:.1f}"
+        if self.output.angle is not None:
+            line += f", turned by {self.output.angle[0]:g} degrees"
+        return line
 
 
 def find(pattern: str) -> list[pathlib.Path]:
