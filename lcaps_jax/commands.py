@@ -12,6 +12,7 @@ from lcaps_jax.errors import arg, renamed
 from lcaps_jax.runs import Run
 from lcaps_jax.runtime import say
 from lcaps_jax.training import LAST, Evaluation, evaluate, fit, make_eval_steps, on_devices, plan_of
+from lcaps_jax.training.checkpoints import check_path
 from lcaps_jax.views import plots
 
 
@@ -32,7 +33,10 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
       training.CheckpointError: See ``training.fit``.
     """
     workdir = pathlib.Path(workdir)
+    check_path(workdir)
     parallel.check_batch_size(config.batch_size)
+    if config.data_dir and "://" not in config.data_dir:  # as it is meant here, wherever the run is evaluated later
+        config = dataclasses.replace(config, data_dir=str(pathlib.Path(config.data_dir).absolute()))
     config, finished = _continued(config, workdir)
     if finished:
         say(f"{workdir} is finished: {_end_of(config)}")

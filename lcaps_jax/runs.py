@@ -21,6 +21,7 @@ from lcaps_jax import data, networks, parallel
 from lcaps_jax.config import CONFIG_FILE, Config, ConfigError, read_config
 from lcaps_jax.data import DataError, Source, TestSet, check_split, folder
 from lcaps_jax.data.augment import to_unit_range
+from lcaps_jax.data.splits import listed
 from lcaps_jax.errors import arg, renamed
 from lcaps_jax.files import PARTIAL, write_json
 from lcaps_jax.networks import Geometry, Network, NetworkOutput
@@ -302,11 +303,7 @@ def check_same_data(workdir: pathlib.Path, source: Source, train_images: int) ->
     if before != (train_images, list(source.class_names), source.channels):
         raise ConfigError(
             f"{arg('workdir')}={workdir}: the run there was begun with {before[0]} training images of the classes "
-            f"{_listed(before[1])}, {before[2]} channel(s); now there are {train_images} of "
-            f"{_listed(source.class_names)}, {source.channels} channel(s). Give it the same data, or another "
+            f"{listed(before[1])}, {before[2]} channel(s); now there are {train_images} of "
+            f"{listed(source.class_names)}, {source.channels} channel(s). Give it the same data, or another "
             f"{arg('workdir')}."
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f", ... ({len(names)})" if len(names) > 10 else "")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lcaps_jax import commands, data, runs
-from lcaps_jax.config import ConfigError, read_config
-from lcaps_jax.training import Evaluation
+from lcaps_jax.config import Config, ConfigError, read_config
+from lcaps_jax.training import CheckpointError, Evaluation
 import workloads
 
 
@@ -77,9 +77,34 @@ def test_an_evaluation_that_training_has_overtaken_changes_nothing(tmp_path, cap
 def test_a_test_set_that_does_not_fit_the_network_is_refused():
     config = workloads.tiny_config()
     assert len(runs.load_test("sample", config, list("0123456789"), 1)) == 2000
-    with pytest.raises(
-        data.DataError, match=r"sample, for a network of 3 classes, has the label \d: labels must be 0 to 2"
-    ):
+    message = "eval_datasets=sample: has the classes 0, 1, 2, .*; the network's are a, b, c. Labels are matched"
+    with pytest.raises(data.DataError, match=message):
         runs.load_test("sample", config, list("abc"), 1)
     with pytest.raises(data.DataError, match=r"images of 1 channel\(s\); the network's have 3"):
         runs.load_test("sample", config, list("0123456789"), 3)
+
+
+def test_labels_are_matched_by_the_names_of_the_classes():
+    """As of a network that was trained on folders in another order than the set's."""
+    config = workloads.tiny_config()
+    plain = runs.load_test("sample", config, list("0123456789"), 1)
+    other = runs.load_test("sample", config, list("9876543210"), 1)
+    np.testing.assert_array_equal(other.labels, 9 - plain.labels)
+    np.testing.assert_array_equal(other.images, plain.images)
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "what?"])
+def test_a_folder_that_orbax_would_take_for_a_pattern_is_refused_before_any_work(tmp_path, name):
+    with pytest.raises(CheckpointError, match=r"workdir=.*has [\[*?] in it.*Give a path without"):
+        commands.train(workloads.tiny_config(), tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_relative_folder_of_data_is_kept_as_it_was_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(data.DataError, match=f"{tmp_path}/images/train is not there"):
+        commands.train(dataclasses.replace(Config(**workloads.TINY), dataset="folder", data_dir="images"), "run")
+    monkeypatch.setattr(commands, "fit", lambda config, *rest: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        commands.train(dataclasses.replace(Config(**workloads.TINY), data_dir="sets"), "run")
+    assert read_config(tmp_path / "run")[0].data_dir == str(tmp_path / "sets")

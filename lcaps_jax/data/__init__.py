@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from lcaps_jax.data import affnist, expanded_mnist, folder, sample, tfds
 from lcaps_jax.data.affnist import Affnist
 from lcaps_jax.data.resize import fit_size
-from lcaps_jax.data.splits import DataError, Source, Split, TestSet, check_split, draw, hold_out
+from lcaps_jax.data.splits import DataError, Source, Split, TestSet, check_split, draw, hold_out, match_classes
 from lcaps_jax.errors import arg
 
 AFFNIST_OFFICIAL = "affnist_official"
@@ -46,6 +46,7 @@ __all__ = [
     "hold_out",
     "load",
     "load_test",
+    "match_classes",
 ]
 
 
@@ -105,11 +106,12 @@ def load_test(
       data_dir: See ``load``.
       image_size: Pixels along a side of the network's images; None for the set's own size.
       affnist_variants: Variants of each digit, for ``"affnist"``.
-      class_names: See ``load``.
+      class_names: Names of the network's classes, by which labels are matched; None takes the set's own.
 
     Raises:
       DataError: The set cannot be loaded, see ``load``; or affNIST is wanted at another size than 40x40.
     """
     if name in TEST_SETS:
         return TEST_SETS[name](data_dir, image_size, affnist_variants, class_names)
-    return load(name, data_dir, image_size, class_names).test
+    source = load(name, data_dir, image_size, class_names)
+    return match_classes(name, source.test, source.class_names, class_names)

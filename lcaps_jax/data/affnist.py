@@ -15,7 +15,7 @@ import numpy as np
 
 from lcaps_jax.data import expanded_mnist, tfds
 from lcaps_jax.data.augment import Array
-from lcaps_jax.data.splits import DataError, Split, TestSet
+from lcaps_jax.data.splits import DataError, Split, TestSet, match_classes
 from lcaps_jax.errors import arg
 
 NAME = "affnist"
@@ -196,14 +196,14 @@ def load_test(
       data_dir: Folder of prepared TFDS sets; None for TFDS's own.
       image_size: Pixels along a side of the network's images, which must be 40; None for a network that takes any.
       affnist_variants: Variants of each digit.
-      class_names: Not used.
+      class_names: Names of the network's classes, by which labels are matched; None takes MNIST's own.
 
     Raises:
       DataError: MNIST cannot be loaded, or the network takes images of another size.
     """
-    del class_names
     check_size(NAME, image_size)
-    return Affnist(tfds.load("mnist", data_dir).test, affnist_variants)
+    mnist = tfds.load("mnist", data_dir)
+    return Affnist(match_classes(NAME, mnist.test, mnist.class_names, class_names), affnist_variants)
 
 
 def check_size(name: str, image_size: int | None) -> None:

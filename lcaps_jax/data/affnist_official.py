@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from lcaps_jax.data import affnist
 from lcaps_jax.data import tfds as tfds_sets
-from lcaps_jax.data.splits import Split, TestSet
+from lcaps_jax.data.splits import Split, TestSet, match_classes
 
 NAME = "affnist_official"
 SOURCE = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed/test_batches.zip"
@@ -91,8 +91,9 @@ def load_test(
     Raises:
       DataError: The files cannot be loaded, or the network takes images of another size.
     """
-    del affnist_variants, class_names
+    del affnist_variants
     affnist.check_size(NAME, image_size)
     builder = tfds_sets.prepared_builder(NAME, data_dir, source=SOURCE)
     split = tfds_sets.read_part(builder, "test", image_size)
+    split = match_classes(NAME, split, builder.info.features["label"].names, class_names)
     return OfficialAffnist(split.images, split.labels)

@@ -3,7 +3,7 @@
 Axes: ``N`` images, ``I`` their size, ``C`` channels, ``J`` classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import dataclasses
 from typing import Protocol
 
@@ -152,3 +152,31 @@ def draw(split: Split, train_size: int, seed: int) -> Split:
             f"{arg('train_size')}={train_size}: the training part has {len(split)} images, so at most {len(split)}."
         )
     return split.take(np.sort(np.random.default_rng(seed).permutation(len(split))[:train_size]))
+
+
+def match_classes(name: str, split: Split, own: Sequence[str], class_names: Sequence[str] | None) -> Split:
+    """The same images with the labels of a network that knows the classes in another order.
+
+    Args:
+      name: Name of the set, for the message.
+      split: Images and labels.
+      own: Names of the set's classes, in the order of its labels.
+      class_names: Names of the network's classes; None takes any.
+
+    Raises:
+      DataError: The set has other classes than the network.
+    """
+    if class_names is None or tuple(own) == tuple(class_names):
+        return split
+    if set(own) != set(class_names):
+        raise DataError(
+            f"{arg('name')}={name}: has the classes {listed(own)}; the network's are {listed(class_names)}. Labels "
+            "are matched by these names."
+        )
+    places = np.array([list(class_names).index(each) for each in own], np.int32)
+    return Split(split.images, places[split.labels])
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first ten names, and how many there are if there are more."""
+    return ", ".join(names[:10]) + (f", ... ({len(names)})" if len(names) > 10 else "")

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from lcaps_jax import parallel
-from lcaps_jax.errors import UserError
+from lcaps_jax.errors import UserError, arg
 from lcaps_jax.runtime import say
 
 LAST = "last"
@@ -64,6 +64,16 @@ def _silence_abandoned_reads() -> None:
     logging.getLogger("asyncio").addFilter(is_of_others)
 
 
+def check_path(workdir: str | pathlib.Path) -> None:
+    """Raises CheckpointError for a path that Orbax would take for a pattern, because it could not read what it saved."""
+    path = str(pathlib.Path(workdir).absolute())
+    if found := sorted(set(path) & set("*?[")):
+        raise CheckpointError(
+            f"{arg('workdir')}={workdir}: the path {path} has {' and '.join(found)} in it, and checkpoints could not "
+            "be read there. Give a path without *, ? and [."
+        )
+
+
 class Checkpoints:
     """The checkpoints of a run.
 
@@ -73,6 +83,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: pathlib.Path, *, read_only: bool = False):
+        check_path(workdir)
         self._folder = (pathlib.Path(workdir) / _FOLDER).absolute()
         self._read_only = read_only
         self._managers: dict[str, ocp.CheckpointManager] = {}

@@ -69,7 +69,12 @@ def test_what_is_shown_is_what_the_network_computes():
 
 
 def test_every_network_can_be_looked_into_but_one_of_colours():
-    for settings, panels in (({"model": "capsnet"}, 2), ({"model": "cnn"}, 1), ({"activity": "length"}, 1), ({"frame": "affine"}, 3)):
+    for settings, panels in (
+        ({"model": "capsnet"}, 2),
+        ({"model": "cnn"}, 1),
+        ({"activity": "length"}, 1),
+        ({"frame": "affine"}, 3),
+    ):
         _, figure = demo.explainer(workloads.untrained_run(**settings))(_seven(), 0, 1, 0, 0, 0)
         assert len(figure.axes) == panels
     with pytest.raises(ConfigError, match="coloured"):
