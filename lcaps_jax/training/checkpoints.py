@@ -65,7 +65,7 @@ def _silence_abandoned_reads() -> None:
 
 
 def check_path(workdir: str | pathlib.Path) -> None:
-    """Raises CheckpointError for a path that Orbax would take for a pattern, because it could not read what it saved."""
+    """Raises CheckpointError for a path that Orbax takes for a pattern, because it could not read its checkpoints."""
     path = str(pathlib.Path(workdir).absolute())
     if found := sorted(set(path) & set("*?[")):
         raise CheckpointError(
