@@ -275,6 +275,22 @@ class PrimaryCapsules(nn.Module):
         return t.reshape(images.shape[0], -1, self.dim).astype(jnp.float32)
 
 
+def primary_capsules(network: Any, images: jax.Array, *, rectify: bool = False) -> jax.Array:
+    """Inputs ``t [B, n, d]`` of a network's primary capsules; its fields are those that ``PRIMARY_SETTINGS`` fill."""
+    layer = PrimaryCapsules(
+        network.conv1_kernel,
+        network.primary_kernel,
+        channels=network.channels,
+        types=network.types,
+        dim=network.capsule_dim,
+        rectify=rectify,
+        method=network.convolution,
+        dtype=network.dtype,
+        name="primary_capsules",
+    )
+    return layer(images)
+
+
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises ValueError for a value that is none of the choices."""
     if value not in choices:

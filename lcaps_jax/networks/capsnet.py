@@ -130,16 +130,7 @@ class CapsNet(base.Network):
         """
         del keys
         self.geometry(min(images.shape[1:3]))
-        t = base.PrimaryCapsules(
-            self.conv1_kernel,
-            self.primary_kernel,
-            channels=self.channels,
-            types=self.types,
-            dim=self.capsule_dim,
-            method=self.convolution,
-            dtype=self.dtype,
-            name="primary_capsules",
-        )(images)
+        t = base.primary_capsules(self, images)
         layer = DynamicRouting(self.classes, self.iterations, self.pose_dim, dtype=self.dtype, name="routing")
         routed = layer(capsules.squash(t))
         activity = capsules.length(routed.pose)

@@ -259,17 +259,7 @@ class LadderCapsNet(base.Network):
         del labels, keys
         check_choice("selection", self.selection, SELECTIONS)
         base.geometry(min(images.shape[1:3]), self.conv1_kernel, self.primary_kernel, self.types)
-        t = base.PrimaryCapsules(
-            self.conv1_kernel,
-            self.primary_kernel,
-            channels=self.channels,
-            types=self.types,
-            dim=self.capsule_dim,
-            rectify=released.RECTIFIED in choices_of(self.variant),
-            method=self.convolution,
-            dtype=self.dtype,
-            name="primary_capsules",
-        )(images)
+        t = base.primary_capsules(self, images, rectify=released.RECTIFIED in choices_of(self.variant))
         primary_activity = capsules.squashed_length(t)
         score = primary_activity if self.selection == ACTIVE else _random_scores(images, t.shape[1])
         pruned = capsules.prune(capsules.squash(t), score, self.k)
