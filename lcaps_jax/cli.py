@@ -63,7 +63,7 @@ def _end_on(error: jax.errors.JaxRuntimeError) -> None:
         raise error
     if not several:
         sys.exit(line)
-    print(line, flush=True)
+    runtime.write_line(line)
     os._exit(1)  # at once, because JAX would wait for the others
 
 
@@ -112,7 +112,7 @@ def run(main: Callable[[list[str]], None], *, positional: bool = False) -> None:
         except jax.errors.JaxRuntimeError as error:
             _end_on(error)
         except Stopped as stop:
-            print(stop, flush=True)
+            runtime.write_line(str(stop))
             sys.exit(128 + stop.signal)
 
     app.run(guarded)

@@ -86,6 +86,8 @@ def _continued(config: Config, workdir: pathlib.Path) -> tuple[Config, bool]:
             raise ConfigError(
                 f"{arg('workdir')}={workdir} holds something else and no run; give a new or an empty folder."
             )
+        if "," in str(workdir):  # by which eval.py divides the runs of a report
+            raise ConfigError(f"{arg('workdir')}={workdir}: give a path without a comma.")
         config.check_settings_are_used()
         return config, False
     earlier, _ = read_config(workdir)

@@ -180,9 +180,19 @@ def load_test(name: str, config: Config, class_names: Sequence[str], channels: i
 
 
 def read_results(workdir: pathlib.Path) -> dict:
-    """The entries of ``results.json`` by data set; empty where there are none yet."""
+    """The entries of ``results.json`` by data set; empty where there are none yet.
+
+    Raises:
+      ConfigError: The file is damaged.
+    """
     path = workdir / RESULTS_FILE
-    return json.loads(path.read_text()) if path.exists() else {}
+    try:
+        results = json.loads(path.read_text()) if path.exists() else {}
+        if any("step" not in entry for entry in results.values()):
+            raise ValueError("an entry has no step")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}). Remove it, and evaluate the run again.") from None
+    return results
 
 
 def add_results(

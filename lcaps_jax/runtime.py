@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pathlib
+import sys
 
 import jax
 
@@ -18,7 +19,15 @@ def prepare() -> None:
 def say(text: str) -> None:
     """Prints a line, once for all processes."""
     if parallel.is_main():
+        write_line(text)
+
+
+def write_line(text: str) -> None:
+    """Prints a line. Where nobody reads any more, as behind ``| head``, the program goes on in silence."""
+    try:
         print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _keep_compiled_programs() -> None:

@@ -13,6 +13,7 @@ import jax
 import pytest
 
 import lcaps_jax
+from lcaps_jax.config import ConfigError
 import workloads
 
 
@@ -102,3 +103,27 @@ def test_a_full_disk_during_a_save_ends_with_a_message_and_loses_nothing_saved(t
     assert "Continuing from step" in done.stdout
     one, two = (lcaps_jax.load_run(run) for run in (tiny_run[0], kept))
     chex.assert_trees_all_equal(one.params, two.params)
+
+
+def test_a_training_whose_reader_has_gone_goes_on(tmp_path):
+    """As behind ``| head``."""
+    command = workloads.command("train.py", tmp_path / "run", {**workloads.TINY, "epochs": 1})
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("Training from step 0")
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait(timeout=300) == 0 and errors == "", errors
+    assert lcaps_jax.load_run(tmp_path / "run").step == 80
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"sample": {}}'])
+def test_damaged_results_are_named(tiny_run, tmp_path, content):
+    run = shutil.copytree(tiny_run[0], tmp_path / "run")
+    (run / "results.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"run/results\.json cannot be read .*Remove it, and evaluate the run again"):
+        lcaps_jax.load_run(run)
+
+
+def test_a_comma_in_a_new_run_s_path_is_refused(tmp_path):
+    done = workloads.train(tmp_path / "a,b", check=False)
+    assert done.returncode == 1 and "give a path without a comma" in done.stderr and not (tmp_path / "a,b").exists()

@@ -10,16 +10,19 @@ _DIGIT_SIZE = 20  # pixels of a 28x28 image that MNIST's digits are fitted into
 
 
 def fit_size(images: np.ndarray, size: int) -> np.ndarray:
-    """Makes images ``[N, H, W, C]`` uint8 square, of ``size`` pixels, by black borders or by scaling down."""
-    height, width = images.shape[1:3]
-    side = max(height, width, size)
-    top, left = (side - height) // 2, (side - width) // 2
-    borders = ((0, 0), (top, side - height - top), (left, side - width - left), (0, 0))
-    images = np.pad(images, borders) if (height, width) != (side, side) else images
-    if side == size:
+    """Makes images ``[N, H, W, C]`` uint8 square, of ``size`` pixels, by scaling them down and by black borders.
+
+    They are scaled first: a long strip so never becomes a large square, and its edge casts no halo onto the border.
+    """
+    height, width, channels = images.shape[1:]
+    if (longest := max(height, width)) > size:
+        height, width = (max(1, round(side * size / longest)) for side in (height, width))
+        scaled = [np.asarray(_pillow(image).resize((width, height), Image.Resampling.LANCZOS)) for image in images]
+        images = np.stack(scaled).reshape(-1, height, width, channels)
+    if (height, width) == (size, size):
         return images
-    scaled = [np.asarray(_pillow(image).resize((size, size), Image.Resampling.LANCZOS)) for image in images]
-    return np.stack(scaled).reshape(-1, size, size, images.shape[3])
+    top, left = (size - height) // 2, (size - width) // 2
+    return np.pad(images, ((0, 0), (top, size - height - top), (left, size - width - left), (0, 0)))
 
 
 def _pillow(image: np.ndarray) -> Image.Image:

@@ -8,6 +8,7 @@ import sys
 from tqdm import tqdm
 
 from lcaps_jax.files import write_whole
+from lcaps_jax.runtime import write_line
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -88,9 +89,8 @@ class MetricLog:
         )
         if self._bar.disable:
             left = (self._total - step) * metrics["seconds_per_step"]
-            print(
-                f"step {step}/{self._total}, epoch {epoch:.2f}: {text}, {tqdm.format_interval(left)} left", flush=True
-            )
+            text = f"step {step}/{self._total}, epoch {epoch:.2f}: {text}, {tqdm.format_interval(left)} left"
+            write_line(text)
         else:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(step - self._bar.n)
@@ -100,7 +100,7 @@ class MetricLog:
         if self._quiet:
             return
         if self._bar.disable:
-            print(text, flush=True)
+            write_line(text)
         else:
             self._bar.write(text)
 

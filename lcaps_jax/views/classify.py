@@ -58,7 +58,8 @@ def find(pattern: str) -> list[pathlib.Path]:
     files = sorted(pathlib.Path(name) for name in names)
     files = [file for file in files if file.is_file()]
     if not files:
-        raise DataError(f"{arg('images')}={pattern}: no such file.")
+        hint = f" It is a folder: {pattern.rstrip('/')}/* are its files." if pathlib.Path(pattern).is_dir() else ""
+        raise DataError(f"{arg('images')}={pattern}: no such file.{hint}")
     return files
 
 

@@ -155,6 +155,14 @@ def test_fit_size_pads_and_scales():
     np.testing.assert_array_equal(resize.fit_size(padded, 7), padded)
 
 
+def test_a_strip_is_scaled_before_it_gets_its_borders():
+    strip = np.full((1, 65000, 100, 1), 200, np.uint8)
+    fitted = resize.fit_size(strip, 32)
+    assert fitted.shape == (1, 32, 32, 1)
+    assert set(np.unique(fitted)) == {0, 200}  # no halo beside it
+    assert (fitted[0, :, :, 0] == 200).any(axis=1).all() and (fitted[0, 0] == 200).sum() == 1
+
+
 def test_hold_out_divides_without_loss():
     split = workloads.random_split(50)
     left, held = data.hold_out(split, 20, seed=1)

@@ -21,11 +21,15 @@ def test_a_signal_is_noted_and_the_handlers_come_back(number):
 
 
 def test_a_second_ctrl_c_acts_at_once():
-    with StopSignals() as stop:
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process of pytest-xdist may not have
+    try:
+        with StopSignals() as stop:
             signal.raise_signal(signal.SIGINT)
-        assert stop.wanted()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            assert stop.wanted()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_run_that_another_process_stops_names_the_signal_that_is_usual():
