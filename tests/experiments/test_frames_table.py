@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from experiments import frames
 from experiments.cells import Cell
@@ -13,6 +14,7 @@ from lcaps_jax.data import Affnist
 import workloads
 
 
+@pytest.mark.slow
 def test_each_seed_is_searched_and_the_mean_is_printed(tmp_path, monkeypatch, capsys):
     cell = Cell("tiny", "affNIST", "affnist_framed_small", None, seeds=2)
     settings = {**workloads.TINY, "frame": "affine", "epochs": 1, "train_size": 400}
