@@ -68,6 +68,12 @@ ABLATIONS = {
     "full_size_shift10": Ablation(
         "full size, half its schedule, and training digits up to 10 pixels", _HALF | {"max_shift": 10}, **_FULL_SIZE
     ),
+    "large_kernels_shift10": Ablation(
+        "full size with 15x15 kernels, and training digits up to 10 pixels",
+        {"max_shift": 10},
+        quick=False,
+        base="affnist_15x15_k70",
+    ),
 }
 
 # Names of the ablations that other experiments show beside the networks of Table 2: CapsNet and the ladder at full size

@@ -14,6 +14,8 @@ def test_each_ablation_changes_one_thing_and_fits_the_images(tmp_path):
     # At full size: one schedule, so that nothing else differs but the layers.
     full, capsnet = settings.pop("full_size"), settings.pop("capsnet_full_size")
     assert dataclasses.replace(settings.pop("full_size_shift10"), max_shift=6) == full
+    large = plan.settings_of("affnist_15x15_k70", seed=0).resolved(40, 6)
+    assert dataclasses.replace(settings.pop("large_kernels_shift10"), max_shift=6) == large
     assert dataclasses.replace(capsnet, model="lcapsnet") == full
     whole_schedule = plan.settings_of("affnist_9x9_k70", seed=0).resolved(40, 6)
     assert dataclasses.replace(whole_schedule, epochs=5, decay_steps=600) == full
