@@ -74,13 +74,18 @@ class Pruned:
     code: jax.Array
 
 
-def check_keep(k: int, n: int) -> None:
-    """Raises ArgumentError, a ValueError, unless ``k`` of ``n`` capsules can be kept."""
+def check_keep(k: int, n: int, groups: int = 1) -> None:
+    """Raises ArgumentError, a ValueError, unless ``k`` of ``n`` capsules can be kept, as many of each group."""
     if not 1 <= k <= n:
         raise ArgumentError(f"Cannot keep {arg('k')}={k} of n={n} capsules: {arg('k')} must be between 1 and {n}.")
+    if k % groups:
+        raise ArgumentError(
+            f"Cannot keep {arg('k')}={k} capsules, as many of each of {groups} types: {arg('k')} must be a multiple of "
+            f"{groups}."
+        )
 
 
-def prune(capsules: jax.Array, activity: jax.Array, k: int) -> Pruned:
+def prune(capsules: jax.Array, activity: jax.Array, k: int, groups: int = 1) -> Pruned:
     """Pruning layer: keeps the ``k`` most active capsules (section 3.1).
 
     The kept rows stay in ascending order of index, so that the code vector tells which capsule each row is
@@ -90,16 +95,20 @@ def prune(capsules: jax.Array, activity: jax.Array, k: int) -> Pruned:
       capsules: Capsules to choose from, ``[..., n, d]``.
       activity: Activity of each capsule, ``[..., n]``.
       k: Number of capsules to keep, K.
+      groups: Number of groups G, of each of which ``k/G`` capsules are kept. Capsule ``i`` belongs to group ``i % G``,
+        so that the types of primary capsules are groups.
 
     Returns:
       Kept capsules ``[..., K, d]``, their indices ``[..., K]`` and the code vector ``[..., n]``.
 
     Raises:
-      ValueError: ``k`` is not between 1 and n.
+      ValueError: ``k`` is not between 1 and n, or not a multiple of ``groups``.
     """
-    check_keep(k, activity.shape[-1])
+    check_keep(k, activity.shape[-1], groups)
     activity = lax.stop_gradient(activity)
-    index = jnp.sort(lax.top_k(activity, k)[1], axis=-1)
+    by_group = jnp.moveaxis(activity.reshape(*activity.shape[:-1], -1, groups), -1, -2)
+    index = lax.top_k(by_group, k // groups)[1] * groups + jnp.arange(groups)[:, None]
+    index = jnp.sort(index.reshape(*activity.shape[:-1], k), axis=-1)
     code = jnp.put_along_axis(jnp.zeros(activity.shape, jnp.float32), index, 1.0, axis=-1, inplace=False)
     kept = jnp.take_along_axis(capsules, index[..., None], axis=-2)
     return Pruned(kept, index, code)
@@ -178,6 +187,40 @@ def regress_factored(s: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: j
     regressed = _einsum("jbf,jfr->jbr", products, kernel.reshape(classes, -1, rows))
     regressed = regressed + _einsum("jbe,jer->jbr", s, bias)
     return squash(regressed.reshape(classes, batch, rows // dim, dim))
+
+
+def propagate_own(pruned: Pruned, kernel: jax.Array) -> jax.Array:
+    """``propagate`` where each of the ``n`` capsules has operators of its own: ``s_j = sum_i c_i (u_i f_j|i)`` (eq. 1).
+
+    Args:
+      pruned: Kept capsules of images ``[B]``.
+      kernel: Operators f of all capsules, ``[J, n*d, D]``.
+
+    Returns:
+      ``[J, B, D]``, float32.
+    """
+    rows = jnp.zeros((*pruned.code.shape, pruned.capsules.shape[-1]), kernel.dtype)
+    rows = jax.vmap(lambda row, index, kept: row.at[index].set(kept, unique_indices=True))(
+        rows, pruned.index, pruned.capsules.astype(kernel.dtype)
+    )
+    return _einsum("br,jre->jbe", rows.reshape(len(rows), -1), kernel)
+
+
+def regress_own(s: jax.Array, index: jax.Array, kernel: jax.Array, dim: int) -> jax.Array:
+    """``regress`` where each of the ``n`` capsules has operators of its own (eqs. 2, 3).
+
+    Args:
+      s: Partial input of the class capsules, ``[J, B, D]``.
+      index: Indices of the kept capsules, ``[B, K]``.
+      kernel: Operators f_reg of all capsules, ``[J, n*d, D]``.
+      dim: Dimension of a kept capsule, d.
+
+    Returns:
+      ``[J, B, K, d]``, float32.
+    """
+    all_ = _einsum("jbe,jre->jbr", s.astype(kernel.dtype), kernel)
+    all_ = all_.reshape(*all_.shape[:2], -1, dim)
+    return squash(jnp.take_along_axis(all_, index[None, ..., None], axis=-2))
 
 
 def regression_error(regressed: jax.Array, capsules: jax.Array, *, squared: bool = True) -> jax.Array:

@@ -60,6 +60,12 @@ class Config:
     k: int = _setting(70, "Primary capsules that the pruning layer keeps (K).", minimum=1)
     conv1_kernel: int = _setting(9, "Kernel size of the first convolution.", minimum=1)
     primary_kernel: int = _setting(9, "Kernel size of the primary capsules' convolution.", minimum=1)
+    conv2_kernel: int = _setting(
+        0,
+        "Kernel size of a second convolution of stride 2 between those two, so that the primary capsules' has stride "
+        "1; 0 for none, as in the paper.",
+        minimum=0,
+    )
     channels: int = _setting(base.CONV1_CHANNELS, "Channels of the first convolution.", minimum=1)
     capsule_types: int = _setting(base.CAPSULE_TYPES, "Primary capsules at each position.", minimum=1)
     capsule_dim: int = _setting(base.CAPSULE_DIM, "Dimension of a primary capsule.", minimum=1)
@@ -71,8 +77,14 @@ class Config:
     )
     selection: str = _setting(
         ladder.ACTIVE,
-        "Capsules to keep: the most active ones or, as an ablation, random ones.",
+        "Capsules to keep: the most active ones; balanced, as many of each type; or, as an ablation, random ones.",
         choices=ladder.SELECTIONS,
+    )
+    operators: str = _setting(
+        ladder.CODE,
+        "Operators of the ladder layer: made from the code vector by networks of each class, as in the paper; or own "
+        "ones of each capsule, which the code vector selects.",
+        choices=ladder.OPERATORS,
     )
     routing_iterations: int = _setting(3, "Iterations of CapsNet's routing.", minimum=1)
     decoder: bool = _setting(True, "CapsNet also reconstructs its images.")

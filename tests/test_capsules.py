@@ -76,6 +76,32 @@ class FactoredTest(parameterized.TestCase):
         chex.assert_trees_all_close(regressed.swapaxes(0, 1), capsules.regress(s.swapaxes(0, 1), transform), atol=1e-5)
 
 
+def test_own_operators_equal_the_plain_forms():
+    batch, n, k, dim, classes, pose_dim = 3, 8, 5, 4, 6, 7
+    pruned = capsules.prune(_random(batch, n, dim), jax.nn.sigmoid(_random(batch, n, seed=1)), k)
+    kernel = _random(classes, n * dim, pose_dim, seed=2)
+    transform = kernel.reshape(classes, n, dim, pose_dim)[:, pruned.index].swapaxes(0, 1)  # [B, J, K, d, D]
+    s = capsules.propagate_own(pruned, kernel)
+    plain = capsules.propagate(pruned.capsules, transform, jnp.ones((batch, classes, k)))
+    chex.assert_trees_all_close(s.swapaxes(0, 1), plain, atol=1e-4)
+    s = 0.1 * s
+    regressed = capsules.regress_own(s, pruned.index, kernel, dim)
+    chex.assert_trees_all_close(regressed.swapaxes(0, 1), capsules.regress(s.swapaxes(0, 1), transform), atol=1e-5)
+
+
+def test_prune_by_groups_keeps_as_many_of_each():
+    activity, units = jnp.abs(_random(2, 3, 24)), _random(2, 3, 24, 5)
+    pruned = capsules.prune(units, activity, 8, groups=4)
+    for place in np.ndindex(2, 3):
+        best = [np.argsort(-np.asarray(activity[place][g::4]), kind="stable")[:2] * 4 + g for g in range(4)]
+        index = np.sort(np.concatenate(best))
+        np.testing.assert_array_equal(pruned.index[place], index)
+        np.testing.assert_array_equal(pruned.capsules[place], units[place][index])
+        np.testing.assert_array_equal(np.flatnonzero(pruned.code[place]), index)
+    with pytest.raises(ValueError, match="k=6 capsules.*multiple of 4"):
+        capsules.prune(units, activity, 6, groups=4)
+
+
 def test_prune_ties_go_to_the_lower_index_and_order_is_of_index():
     activity = jnp.array([0.5, 0.9, 0.5, 0.9, 0.5])
     np.testing.assert_array_equal(capsules.prune(jnp.zeros((5, 2)), activity, 3).index, [0, 1, 3])

@@ -6,6 +6,8 @@ capsules, ``J`` classes, ``D``=16 class-capsule dimension.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
+import math
 from typing import Any, ClassVar, Protocol, Self, cast
 
 from flax import linen as nn
@@ -85,21 +87,31 @@ class Geometry:
         return self.capsules // self.grid**2
 
 
-def geometry(image_size: int, conv1_kernel: int, primary_kernel: int, capsule_types: int = CAPSULE_TYPES) -> Geometry:
-    """Grid and number of primary capsules, computed from the two VALID convolutions.
+def geometry(
+    image_size: int, conv1_kernel: int, primary_kernel: int, capsule_types: int = CAPSULE_TYPES, conv2_kernel: int = 0
+) -> Geometry:
+    """Grid and number of primary capsules, computed from the VALID convolutions; see ``PrimaryCapsules``.
 
     Raises:
       ValueError: The image is too small for the kernels; the message names the sizes that would do.
     """
-    field = conv1_kernel + primary_kernel - 1
-    if image_size < field:
+    kernels, strides = _layers(conv1_kernel, conv2_kernel, primary_kernel)
+    grid = functools.reduce(lambda size, layer: output_size(size, *layer), zip(kernels, strides), image_size)
+    field = functools.reduce(lambda n, layer: (n - 1) * layer[1] + layer[0], list(zip(kernels, strides))[::-1], 1)
+    if grid < 1:
+        sizes = " and ".join(f"{kernel}x{kernel}" for kernel in kernels)
         raise ArgumentError(
-            f"An image of {image_size}x{image_size} pixels is too small for kernels of {conv1_kernel}x{conv1_kernel} "
-            f"and {primary_kernel}x{primary_kernel}: {arg('image_size')} must be at least {field}, or the kernels' "
-            f"sizes must add up to at most {image_size + 1}."
+            f"An image of {image_size}x{image_size} pixels is too small for kernels of {sizes}: {arg('image_size')} "
+            f"must be at least {field}, or the kernels smaller."
         )
-    grid = output_size(output_size(image_size, conv1_kernel, 1), primary_kernel, _PRIMARY_STRIDE)
-    return Geometry(grid, grid * grid * capsule_types, _PRIMARY_STRIDE, field)
+    return Geometry(grid, grid * grid * capsule_types, math.prod(strides), field)
+
+
+def _layers(conv1_kernel: int, conv2_kernel: int, primary_kernel: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes and strides of the kernels; the second convolution, where there is one, has the stride of the last."""
+    if conv2_kernel:
+        return (conv1_kernel, conv2_kernel, primary_kernel), (1, _PRIMARY_STRIDE, 1)
+    return (conv1_kernel, primary_kernel), (1, _PRIMARY_STRIDE)
 
 
 class Settings(Protocol):
@@ -211,6 +223,7 @@ class Network(nn.Module):
 # The settings that PrimaryCapsules read.
 PRIMARY_SETTINGS = {
     "conv1_kernel": "conv1_kernel",
+    "conv2_kernel": "conv2_kernel",
     "primary_kernel": "primary_kernel",
     "capsule_types": "types",
     "capsule_dim": "capsule_dim",
@@ -243,10 +256,13 @@ class ConvolutionParameters(nn.Module):
 class PrimaryCapsules(nn.Module):
     """Turns images into inputs ``t`` of the primary capsules: Conv1, ReLU, a stride-2 convolution (section 5.1).
 
+    With a second convolution between them that one has the stride of 2, a ReLU follows it, and the last has stride 1.
+
     Attributes:
       conv1_kernel: Kernel size of Conv1.
-      primary_kernel: Kernel size of the stride-2 convolution.
-      channels: Output channels of Conv1.
+      primary_kernel: Kernel size of the last convolution.
+      conv2_kernel: Kernel size of a second convolution; 0 for none, as in the paper.
+      channels: Output channels of Conv1 and of the second convolution.
       types: Types of capsules at each position.
       dim: Dimension of a capsule, d.
       rectify: Whether a ReLU follows, as in the released graph.
@@ -256,6 +272,7 @@ class PrimaryCapsules(nn.Module):
 
     conv1_kernel: int = 9
     primary_kernel: int = 9
+    conv2_kernel: int = 0
     channels: int = CONV1_CHANNELS
     types: int = CAPSULE_TYPES
     dim: int = CAPSULE_DIM
@@ -266,10 +283,17 @@ class PrimaryCapsules(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """``[B, I, I, C]`` images to ``[B, n, d]`` float32."""
-        conv1 = ConvolutionParameters(self.channels, self.conv1_kernel, self.dtype, name="conv1")
-        primary = ConvolutionParameters(self.types * self.dim, self.primary_kernel, self.dtype, name="primary")
-        kernels, biases = zip(conv1(images.shape[-1]), primary(self.channels))
-        t = conv_stack(images.astype(self.dtype), kernels, biases, strides=(1, _PRIMARY_STRIDE), method=self.method)
+        names = ("conv1", "conv2", "primary") if self.conv2_kernel else ("conv1", "primary")
+        sizes, strides = _layers(self.conv1_kernel, self.conv2_kernel, self.primary_kernel)
+        outputs = (self.channels,) * (len(names) - 1) + (self.types * self.dim,)
+        inputs = (images.shape[-1], *outputs[:-1])
+        kernels, biases = zip(
+            *(
+                ConvolutionParameters(channels, size, self.dtype, name=name)(in_channels)
+                for name, size, in_channels, channels in zip(names, sizes, inputs, outputs)
+            )
+        )
+        t = conv_stack(images.astype(self.dtype), kernels, biases, strides=strides, method=self.method)
         if self.rectify:
             t = nn.relu(t)
         return t.reshape(images.shape[0], -1, self.dim).astype(jnp.float32)
@@ -280,6 +304,7 @@ def primary_capsules(network: Any, images: jax.Array, *, rectify: bool = False) 
     layer = PrimaryCapsules(
         network.conv1_kernel,
         network.primary_kernel,
+        conv2_kernel=network.conv2_kernel,
         channels=network.channels,
         types=network.types,
         dim=network.capsule_dim,

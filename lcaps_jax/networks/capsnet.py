@@ -82,6 +82,7 @@ class CapsNet(base.Network):
       decoder: Whether the network reconstructs the image, which regularises the poses.
       conv1_kernel: Kernel size of Conv1.
       primary_kernel: Kernel size of the primary capsules' convolution.
+      conv2_kernel: Kernel size of a second convolution between them; 0 for none. See ``base.PrimaryCapsules``.
       channels: Output channels of Conv1.
       types: Types of primary capsules at each position.
       capsule_dim: Dimension of a primary capsule, d.
@@ -100,6 +101,7 @@ class CapsNet(base.Network):
     decoder: bool = True
     conv1_kernel: int = 9
     primary_kernel: int = 9
+    conv2_kernel: int = 0
     channels: int = CONV1_CHANNELS
     types: int = CAPSULE_TYPES
     capsule_dim: int = CAPSULE_DIM
@@ -109,7 +111,7 @@ class CapsNet(base.Network):
 
     def geometry(self, image_size: int) -> base.Geometry:
         """Grid of primary capsules on images of that size; raises ValueError where the kernels do not fit."""
-        return base.geometry(image_size, self.conv1_kernel, self.primary_kernel, self.types)
+        return base.geometry(image_size, self.conv1_kernel, self.primary_kernel, self.types, self.conv2_kernel)
 
     @nn.compact
     def __call__(

@@ -21,7 +21,8 @@ from lcaps_jax.networks.base import CAPSULE_DIM, CAPSULE_TYPES, CONV1_CHANNELS, 
 from lcaps_jax.networks.released import PAPER, choices_of
 
 AGREEMENT, LENGTH = ACTIVITIES = ("agreement", "length")
-ACTIVE, RANDOM = SELECTIONS = ("active", "random")
+ACTIVE, BALANCED, RANDOM = SELECTIONS = ("active", "balanced", "random")
+CODE, CAPSULE = OPERATORS = ("code", "capsule")
 
 # Weight eps of the code loss (section 4).
 CODE_LOSS_WEIGHT = 1e-4
@@ -167,12 +168,53 @@ class LadderLayer(nn.Module):
         )
         error = capsules.regression_error(regressed, kept, squared=released.DISTANCE not in made)  # [J, B]
         activity = 1 - error if released.LOSS in made else capsules.agreement_of_error(error)
-        return LadderOutput(
-            activity=activity.T,
-            error=error.T,
-            pose=(activity[..., None] * unit).transpose(1, 0, 2),
-            regressed=regressed.transpose(1, 0, 2, 3),
-        )
+        return _ladder_output(activity, error, unit, regressed)
+
+
+class OwnOperators(nn.Module):
+    """The ladder layer with operators that belong to the capsules, and not to the code vector as a whole.
+
+    Each primary capsule has an operator of its own for each class, as in CapsNet, and so has its regression. The code
+    vector says which of them apply: ``s_j = sum_i c_i (u_i f_j|i)``, and only kept capsules are regressed. All else is
+    as in ``LadderLayer``.
+
+    Attributes:
+      classes: Number of classes, J.
+      pose_dim: Dimension of a class capsule, D.
+      activity: Activity of a class; see LadderLayer.
+      dtype: Type of the operators; norms, sums and activities are float32.
+    """
+
+    classes: int
+    pose_dim: int = POSE_DIM
+    activity: str = AGREEMENT
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, pruned: capsules.Pruned) -> LadderOutput:
+        """Class capsules of kept capsules."""
+        check_choice("activity", self.activity, ACTIVITIES)
+        count, (k, dim) = pruned.code.shape[-1], pruned.capsules.shape[-2:]
+        shape = (self.classes, count * dim, self.pose_dim)
+        kernel = self.param("propagation_kernel", nn.initializers.normal((k * dim) ** -0.5), shape)
+        s = capsules.propagate_own(pruned, kernel.astype(self.dtype))
+        if self.activity == LENGTH:
+            pose = capsules.squash(s).transpose(1, 0, 2)
+            return LadderOutput(capsules.length(pose), error=None, pose=pose, regressed=None)
+        kernel_reg = self.param("regression_kernel", nn.initializers.normal((2 / (self.pose_dim + dim)) ** 0.5), shape)
+        regressed = capsules.regress_own(s, pruned.index, kernel_reg.astype(self.dtype), dim)
+        error = capsules.regression_error(regressed, pruned.capsules)
+        return _ladder_output(capsules.agreement_of_error(error), error, capsules.direction(s), regressed)
+
+
+def _ladder_output(activity: jax.Array, error: jax.Array, unit: jax.Array, regressed: jax.Array) -> LadderOutput:
+    """The output of a ladder layer from arrays whose first axis is the class."""
+    return LadderOutput(
+        activity=activity.T,
+        error=error.T,
+        pose=(activity[..., None] * unit).transpose(1, 0, 2),
+        regressed=regressed.transpose(1, 0, 2, 3),
+    )
 
 
 class LadderCapsNet(base.Network):
@@ -183,6 +225,7 @@ class LadderCapsNet(base.Network):
       k: Number of capsules to keep, K.
       conv1_kernel: Kernel size of Conv1.
       primary_kernel: Kernel size of the primary capsules' convolution.
+      conv2_kernel: Kernel size of a second convolution between them; 0 for none. See ``base.PrimaryCapsules``.
       channels: Output channels of Conv1.
       types: Types of primary capsules at each position.
       capsule_dim: Dimension of a primary capsule, d.
@@ -190,7 +233,10 @@ class LadderCapsNet(base.Network):
       variant: Form of the network: "paper", "released", or the paper's with some of the released graph's choices; see
         ``released.choices_of``.
       activity: Activity of a class; see LadderLayer.
-      selection: Capsules to keep: the most "active" or, as an ablation, "random" ones, which the image's pixels seed.
+      operators: Where the ladder layer's operators come from: the whole "code" vector by class networks, as in the
+        paper, or each "capsule", which then has operators of its own.
+      selection: Capsules to keep: the most "active" ones; "balanced", the most active ones of each type, K/types of
+        them; or, as an ablation, "random" ones, which the image's pixels seed.
       convolution: Method of the convolutions; see ``strided_conv``.
       dtype: Type of convolutions and class networks; capsules, activities and losses are float32.
     """
@@ -200,12 +246,14 @@ class LadderCapsNet(base.Network):
         "variant": "variant",
         "activity": "activity",
         "selection": "selection",
+        "operators": "operators",
     }
 
     classes: int = 10
     k: int = 70
     conv1_kernel: int = 9
     primary_kernel: int = 9
+    conv2_kernel: int = 0
     channels: int = CONV1_CHANNELS
     types: int = CAPSULE_TYPES
     capsule_dim: int = CAPSULE_DIM
@@ -213,6 +261,7 @@ class LadderCapsNet(base.Network):
     variant: str = PAPER
     activity: str = AGREEMENT
     selection: str = ACTIVE
+    operators: str = CODE
     convolution: str = "auto"
     dtype: jnp.dtype = jnp.float32
 
@@ -229,6 +278,8 @@ class LadderCapsNet(base.Network):
             raise ArgumentError(
                 f"{arg('activity')}={network.activity}: is an ablation of {arg('variant')}={PAPER} alone."
             )
+        if network.variant != PAPER and network.operators != CODE:
+            raise ArgumentError(f"{arg('operators')}={network.operators}: goes with {arg('variant')}={PAPER} alone.")
         return network
 
     def geometry(self, image_size: int) -> base.Geometry:
@@ -237,9 +288,14 @@ class LadderCapsNet(base.Network):
         Raises:
           ValueError: The images are too small for the kernels, or have fewer than ``k`` capsules.
         """
-        sizes = base.geometry(image_size, self.conv1_kernel, self.primary_kernel, self.types)
-        capsules.check_keep(self.k, sizes.capsules)
+        sizes = base.geometry(image_size, self.conv1_kernel, self.primary_kernel, self.types, self.conv2_kernel)
+        capsules.check_keep(self.k, sizes.capsules, self._groups)
         return sizes
+
+    @property
+    def _groups(self) -> int:
+        """Groups of capsules of which the pruning layer keeps as many each."""
+        return self.types if self.selection == BALANCED else 1
 
     @nn.compact
     def __call__(
@@ -258,14 +314,18 @@ class LadderCapsNet(base.Network):
         """
         del labels, keys
         check_choice("selection", self.selection, SELECTIONS)
-        base.geometry(min(images.shape[1:3]), self.conv1_kernel, self.primary_kernel, self.types)
+        check_choice("operators", self.operators, OPERATORS)
+        base.geometry(min(images.shape[1:3]), self.conv1_kernel, self.primary_kernel, self.types, self.conv2_kernel)
         t = base.primary_capsules(self, images, rectify=released.RECTIFIED in choices_of(self.variant))
         primary_activity = capsules.squashed_length(t)
-        score = primary_activity if self.selection == ACTIVE else _random_scores(images, t.shape[1])
-        pruned = capsules.prune(capsules.squash(t), score, self.k)
-        ladder = LadderLayer(
-            self.classes, self.pose_dim, self.variant, activity=self.activity, dtype=self.dtype, name="ladder"
-        )(pruned.capsules, pruned.code)
+        score = _random_scores(images, t.shape[1]) if self.selection == RANDOM else primary_activity
+        pruned = capsules.prune(capsules.squash(t), score, self.k, self._groups)
+        if self.operators == CAPSULE:
+            ladder = OwnOperators(self.classes, self.pose_dim, self.activity, dtype=self.dtype, name="ladder")(pruned)
+        else:
+            ladder = LadderLayer(
+                self.classes, self.pose_dim, self.variant, activity=self.activity, dtype=self.dtype, name="ladder"
+            )(pruned.capsules, pruned.code)
         return NetworkOutput(
             activity=ladder.activity,
             error=ladder.error,

@@ -11,7 +11,7 @@ from lcaps_jax.data import augment
 from lcaps_jax.networks.base import PrimaryCapsules, geometry
 from lcaps_jax.networks.capsnet import CapsNet
 from lcaps_jax.networks.cnn import ConvNet
-from lcaps_jax.networks.ladder import LENGTH, RANDOM, LadderCapsNet, LadderLayer
+from lcaps_jax.networks.ladder import BALANCED, CAPSULE, LENGTH, RANDOM, LadderCapsNet, LadderLayer
 from lcaps_jax.networks.released import PAPER, RELEASED_CHOICES, VARIANTS
 import slow
 import workloads
@@ -84,6 +84,57 @@ def test_without_the_ladder_the_activity_is_the_length_of_the_pose():
     gradients = _gradients(bare, shared, images, jnp.array([0, 1]))
     chex.assert_tree_all_finite(gradients)
     assert np.any(gradients["ladder"]["propagation_kernel"])
+
+
+@pytest.mark.parametrize("activity", ["agreement", "length"])
+def test_own_operators_against_the_equations_capsule_by_capsule(activity):
+    model = _network(operators=CAPSULE, activity=activity)
+    images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
+    params = _init(model, images, seed=1)
+    output = jax.jit(lambda p: model.apply({"params": p}, images))(params)
+    for i in range(2):
+        index, kept = output.index[i], output.kept[i]
+        up = params["ladder"]["propagation_kernel"].reshape(3, -1, 8, 16)[:, index]
+        s = slow.propagate(kept, up, np.ones((3, 5)))
+        if activity == LENGTH:
+            np.testing.assert_allclose(output.pose[i], [slow.squash(row) for row in s], atol=1e-5)
+            continue
+        down = params["ladder"]["regression_kernel"].reshape(3, -1, 8, 16)[:, index]
+        d = slow.agreement(slow.regress(s, down), kept)
+        np.testing.assert_allclose(output.activity[i], d, atol=1e-5)
+        pose = d[:, None] * s / np.linalg.norm(s, axis=1, keepdims=True)
+        np.testing.assert_allclose(output.pose[i], pose, atol=1e-5)
+    gradients = _gradients(model, params, images, jnp.array([0, 1]))
+    chex.assert_tree_all_finite(gradients)
+    assert all(np.any(g) for g in jax.tree.leaves(gradients["ladder"]))
+
+
+def test_balanced_selection_keeps_as_many_of_each_type():
+    model = _network(selection=BALANCED, k=6)
+    images = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
+    index = model.apply({"params": _init(model, images)}, images).index
+    np.testing.assert_array_equal(np.sum(np.asarray(index) % 2, axis=1), [3, 3])
+    with pytest.raises(ValueError, match="k=5 .*multiple of 2"):
+        _network(selection=BALANCED).geometry(28)
+
+
+@pytest.mark.parametrize("kind", [LadderCapsNet, CapsNet])
+def test_second_convolution_against_loops(kind):
+    """Conv1, a second one of stride 2 and the primary capsules' of stride 1."""
+    model = kind(classes=3, channels=6, types=2, conv1_kernel=3, conv2_kernel=4, primary_kernel=2)
+    model = model.clone(k=5) if kind is LadderCapsNet else model
+    image = np.random.default_rng(0).random((1, 13, 13, 1), np.float32)
+    params = _init(model, image)
+    layers = params["primary_capsules"]
+    x = np.maximum(slow.convolve(image[0], **layers["conv1"], stride=1), 0)
+    x = np.maximum(slow.convolve(x, **layers["conv2"], stride=2), 0)
+    t = slow.convolve(x, **layers["primary"], stride=1)
+    sizes = model.geometry(13)
+    assert (sizes.grid, sizes.stride, sizes.receptive_field) == (len(t), 2, 8)
+    activity = model.apply({"params": params}, image).primary_activity
+    np.testing.assert_allclose(activity[0], capsules.squashed_length(jnp.asarray(t.reshape(-1, 8))), atol=1e-5)
+    with pytest.raises(ValueError, match="must be at least 8"):
+        model.geometry(7)
 
 
 def test_random_selection_is_an_image_s_own():
