@@ -41,7 +41,7 @@ _REPORT = flags.DEFINE_string("report", None, "HTML page to write about one or m
 _SEARCH_ANGLES = flags.DEFINE_list(
     "search_angles",
     None,
-    "Degrees by which each image is turned, as -20,-10,0,10,20; the most active class of all is taken. For networks "
+    "Degrees by which each image is turned, as -20,-10,0,10,20; the classes are weighed over all of them. For networks "
     "with a --frame.",
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images of a step, over all devices. Default: the run's.", 1)

@@ -23,7 +23,7 @@ CELLS = (
     Cell("small CapsNet, r=3", "affNIST", "affnist_framed_capsnet_small", None, seeds=3),
     Cell("CNN of 32 channels", "affNIST", "affnist_framed_cnn32", None, seeds=3),
 )
-# Degrees by which each image is turned; the most active class of all is taken.
+# Degrees by which each image is turned; the classes are weighed over all of them.
 SEARCHES: tuple[tuple[float, ...], ...] = ((), (-10, 0, 10), (-20, -10, 0, 10, 20))
 _TURNED_DIGITS = 1000
 

@@ -93,7 +93,7 @@ class Run:
             yield cast(NetworkOutput, jax.tree.map(operator.itemgetter(slice(len(part))), output))
 
     def searching(self, angles: Sequence[float]) -> "Run":
-        """The same run, which turns each image by each of some angles, in degrees, and takes the most active class.
+        """The same run, which turns each image by each of some angles, in degrees, and weighs its classes over all.
 
         Raises:
           ArgumentError: The network has no frame to turn the image in, or an angle is no number from -180 to 180.

@@ -202,7 +202,7 @@ class Network(nn.Module):
         return ()
 
     def searching(self, angles: Sequence[float]) -> Self:
-        """The same network, which turns each image by each of some angles and takes the most active class.
+        """The same network, which turns each image by each of some angles and weighs its classes over all of them.
 
         Raises:
           ArgumentError: The network has no frame to turn.

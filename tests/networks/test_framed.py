@@ -10,6 +10,7 @@ import pytest
 from lcaps_jax import data, frames
 from lcaps_jax.data import affnist
 from lcaps_jax.errors import ArgumentError
+from lcaps_jax.networks import framed
 import workloads
 
 _NETWORKS = [{}, {"model": "capsnet"}, {"model": "cnn"}]
@@ -69,18 +70,29 @@ def test_shear_and_scale_change_a_picture_far_less_than_another_digit_does():
     assert np.abs(warped - digits).mean() / np.abs(np.diff(digits, axis=0)).mean() > 1.3 * change / between
 
 
-def test_a_search_takes_the_angle_of_the_largest_activity():
+def test_a_search_weighs_the_classes_over_all_angles():
     run = workloads.untrained_run(frame="affine")
     images, angles = _images(), (-20.0, 0.0, 35.0)
     found = run.searching(angles)(images)
     single = [run.searching([angle])(images) for angle in angles]
-    best = np.argmax([output.activity.max(axis=1) for output in single], axis=0)
-    np.testing.assert_array_equal(found.angle, np.array(angles)[best])
-    assert len(set(best)) > 1
-    for i, which in enumerate(best):
-        np.testing.assert_allclose(found.activity[i], single[which].activity[i], atol=1e-5)
+    chosen = set()
+    for i in range(len(images)):
+        shares = np.array([output.activity[i] / output.activity[i].sum() for output in single])
+        activity = np.mean(shares**8, axis=0) ** (1 / 8)
+        np.testing.assert_allclose(found.activity[i], activity, rtol=1e-4)
+        which = np.argmax(shares[:, np.argmax(activity)])
+        assert found.angle[i] == angles[which]
         np.testing.assert_allclose(found.picture[i], single[which].picture[i], atol=1e-5)
-    np.testing.assert_allclose(run.searching([0.0])(images).activity, run(images).activity, atol=1e-5)
+        chosen.add(which)
+    assert len(chosen) > 1
+
+
+def test_a_class_that_stands_out_at_one_angle_wins_over_one_that_is_active_beside_others():
+    activity = np.array([[[0.8, 0.7, 0.7]], [[0.1, 0.1, 0.6]]], np.float32)  # two angles of one image
+    together, best = framed.combined(activity)
+    assert np.argmax(together) == 2 and best == 1
+    together, _ = framed.combined(np.zeros((2, 1, 3), np.float32))  # of which no class is active
+    np.testing.assert_array_equal(together, np.zeros((1, 3)))
 
 
 def test_training_pictures_are_moved_in_their_frame_by_their_keys():
