@@ -13,7 +13,7 @@ import pathlib
 
 from absl import flags
 
-from experiments import ablations, figure1, figure4, frames, kept, robustness, table2, table3
+from experiments import ablations, figure1, figure4, frames, kept, poses, robustness, table2, table3
 from experiments.plan import Plan
 from lcaps_jax import cli
 from lcaps_jax.config import ConfigError
@@ -27,6 +27,7 @@ _EXPERIMENTS: dict[str, Callable[[Plan], None]] = {
     "robustness": robustness.run,
     "ablations": ablations.run,
     "frames": frames.run,
+    "poses": poses.run,
 }
 
 

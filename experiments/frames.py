@@ -14,18 +14,21 @@ from experiments.plan import Plan
 from lcaps_jax import data, parallel, runs
 from lcaps_jax.data import Split, affnist
 from lcaps_jax.data.resize import fit_size
+from lcaps_jax.networks import framed
 from lcaps_jax.runtime import say
 from lcaps_jax.training import evaluate, make_eval_steps, on_devices
 from lcaps_jax.views import plots, robustness
 
 CELLS = (
-    Cell("small L-CapsNet, K=32", "affNIST", "affnist_framed_small", None, seeds=3),
-    Cell("small CapsNet, r=3", "affNIST", "affnist_framed_capsnet_small", None, seeds=3),
+    Cell("L-CapsNet, own operators, K=192", "affNIST", "affnist_framed", None, seeds=3),
+    Cell("CapsNet, r=3", "affNIST", "affnist_framed_capsnet", None, seeds=3),
     Cell("CNN of 32 channels", "affNIST", "affnist_framed_cnn32", None, seeds=3),
 )
 # Degrees by which each image is turned; the classes are weighed over all of them.
 SEARCHES: tuple[tuple[float, ...], ...] = ((), (-10, 0, 10), (-20, -10, 0, 10, 20))
 _TURNED_DIGITS = 1000
+# The way in which a search combines its angles, so that what was measured with another is measured anew.
+_COMBINATION = {"power": framed.POWER}
 
 
 def run(plan: Plan) -> None:
@@ -80,7 +83,7 @@ def _searches(splits: Mapping[str, data.TestSet]) -> Measurement:
             }
         return measured
 
-    return Measurement("searches", {name: len(split) for name, split in splits.items()}, measure)
+    return Measurement("searches", {name: len(split) for name, split in splits.items()} | _COMBINATION, measure)
 
 
 def _rotations(digits: Split) -> Measurement:
@@ -95,4 +98,4 @@ def _rotations(digits: Split) -> Measurement:
             for angles, each in searched.items()
         }
 
-    return Measurement("rotations", {"digits": len(digits)}, measure)
+    return Measurement("rotations", {"digits": len(digits)} | _COMBINATION, measure)

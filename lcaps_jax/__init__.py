@@ -22,7 +22,7 @@ from lcaps_jax.convolution import strided_conv
 from lcaps_jax.networks.base import PrimaryCapsules
 from lcaps_jax.networks.capsnet import CapsNet, DynamicRouting
 from lcaps_jax.networks.cnn import ConvNet
-from lcaps_jax.networks.ladder import LadderCapsNet, LadderLayer
+from lcaps_jax.networks.ladder import CapsuleLadder, LadderCapsNet, LadderLayer
 from lcaps_jax.routing import route
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CapsNet",
+    "CapsuleLadder",
     "ConvNet",
     "DynamicRouting",
     "LadderCapsNet",

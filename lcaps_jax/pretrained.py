@@ -1,4 +1,7 @@
-"""Networks in one file, among them the small one that ships with the package, trained on the whole of MNIST.
+"""Networks in one file, among them the two that ship with the package, trained on the whole of MNIST.
+
+``MNIST_SMALL`` is a small network of the paper's form. ``MNIST_FRAMED`` sees digits in their frames, with operators of
+each capsule's own (``configs/affnist_framed.flags``), and so knows digits in poses that it never saw.
 
 A file holds half-precision parameters by name and, as JSON, the settings, class names and errors of their run.
 """
@@ -17,6 +20,7 @@ from lcaps_jax.config import Config, ConfigError
 from lcaps_jax.runs import Run
 
 MNIST_SMALL = pathlib.Path(__file__).parent / "mnist_small.npz"
+MNIST_FRAMED = pathlib.Path(__file__).parent / "mnist_framed.npz"
 _ABOUT = "about"
 
 

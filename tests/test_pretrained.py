@@ -13,9 +13,11 @@ from lcaps_jax.config import ConfigError
 from lcaps_jax.training import wilson_interval
 
 
-def test_the_shipped_network_is_small_and_as_good_as_it_says():
-    assert pretrained.MNIST_SMALL.stat().st_size < 8_000_000
-    run = lcaps_jax.load_pretrained()
+@pytest.mark.parametrize("path", [pretrained.MNIST_SMALL, pretrained.MNIST_FRAMED], ids=lambda path: path.stem)
+def test_the_shipped_networks_are_small_and_as_good_as_they_say(path):
+    assert path.stat().st_size < 8_000_000
+    run = lcaps_jax.load_pretrained(path)
+    assert run.config.framed == (path == pretrained.MNIST_FRAMED)
     assert run.results["mnist"]["count"] == 10_000 and run.config.dataset == "mnist"
     sample = data.load("sample").test  # of MNIST's test part
     evaluation = training.evaluate(training.make_eval_steps(run.network), run.params, training.on_devices(sample), 100)

@@ -18,7 +18,7 @@ from lcaps_jax.networks import base
 from lcaps_jax.networks.base import NetworkOutput
 
 # Power of the mean over angles: 1 would be the plain mean, infinity the maximum. Chosen on held-out training digits.
-_POWER = 8
+POWER = 8
 
 # The stream of the jitter within an image's key; the network inside draws its dropout from the key itself.
 _JITTER = 1
@@ -127,6 +127,6 @@ def combined(activity: jax.Array) -> tuple[jax.Array, jax.Array]:
     """
     total = jnp.sum(activity, axis=-1, keepdims=True)
     share = activity / jnp.where(total == 0, 1.0, total)
-    together = jnp.mean(share**_POWER, axis=0) ** (1 / _POWER)
+    together = jnp.mean(share**POWER, axis=0) ** (1 / POWER)
     predicted = jnp.argmax(together, axis=-1)
     return together, jnp.argmax(jnp.take_along_axis(share, predicted[None, :, None], axis=-1)[..., 0], axis=0)

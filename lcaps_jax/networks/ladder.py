@@ -171,7 +171,7 @@ class LadderLayer(nn.Module):
         return _ladder_output(activity, error, unit, regressed)
 
 
-class OwnOperators(nn.Module):
+class CapsuleLadder(nn.Module):
     """The ladder layer with operators that belong to the capsules, and not to the code vector as a whole.
 
     Each primary capsule has an operator of its own for each class, as in CapsNet, and so has its regression. The code
@@ -321,7 +321,7 @@ class LadderCapsNet(base.Network):
         score = _random_scores(images, t.shape[1]) if self.selection == RANDOM else primary_activity
         pruned = capsules.prune(capsules.squash(t), score, self.k, self._groups)
         if self.operators == CAPSULE:
-            ladder = OwnOperators(self.classes, self.pose_dim, self.activity, dtype=self.dtype, name="ladder")(pruned)
+            ladder = CapsuleLadder(self.classes, self.pose_dim, self.activity, dtype=self.dtype, name="ladder")(pruned)
         else:
             ladder = LadderLayer(
                 self.classes, self.pose_dim, self.variant, activity=self.activity, dtype=self.dtype, name="ladder"

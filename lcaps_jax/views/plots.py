@@ -1,6 +1,7 @@
 """The plots of a run: curves, matrices, and images with what a network makes of them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+import functools
 import pathlib
 import re
 
@@ -239,6 +240,54 @@ def _show_frame(axes, frame: frames.Frame, size: int) -> None:
     corners = np.asarray(frames.outline(frame, size))[:, ::-1]
     axes.add_patch(Polygon(corners, fill=False, edgecolor="tab:cyan", linewidth=1))
     axes.add_line(Line2D(*corners[:2].T, color="tab:cyan", linewidth=2.5))
+
+
+# Part of a picture's side that an object fills in its frame, as MNIST's digits fill 20 of 28 pixels.
+_FILLED = 20 / 28
+_RIGHT, _WRONG = "\N{CHECK MARK}", "\N{BALLOT X}"
+
+
+def poses(
+    images: np.ndarray,
+    seen: NetworkOutput,
+    activities: Mapping[str, Array],
+    errors: Mapping[str, Sequence[float]],
+    titles: Sequence[str],
+    label: int,
+) -> Figure:
+    """One object in many poses: each image with its frame, its picture in that frame, and what networks take it for.
+
+    Of the frame the middle is drawn, which the object fills.
+
+    Args:
+      images: Images, ``[M, I, I, C]`` uint8.
+      seen: Output of a network with a frame for them.
+      activities: Activities of the classes by name of the network, ``[M, J]``; a class is named by its number.
+      errors: Errors in percent in each pose by name of the network.
+      titles: Title of each pose.
+      label: Class of the object.
+    """
+    count, size = len(images), seen.picture.shape[1]
+    figure = Figure(figsize=(1.25 * count, 3.5), layout="constrained")
+    for column, axes in enumerate(figure.subplots(2, count, squeeze=False).T):
+        show_image(axes[0], images[column])
+        low, high = -0.5, images.shape[1] - 0.5
+        _show_frame(axes[0], jax.tree.map(lambda x, i=column: x[i], seen.frame), round(_FILLED * size))
+        axes[0].set(xlim=(low, high), ylim=(high, low))
+        axes[0].set_title(titles[column], fontsize=10)
+        show_image(axes[1], _as_uint8(seen.picture[column]))
+        for axis, (name, activity) in zip(axes, activities.items()):
+            predicted = int(np.argmax(activity[column]))
+            right = predicted == label
+            below = functools.partial(axis.text, transform=axis.transAxes, ha="center", va="top")
+            below(
+                0.5, -0.05, f"{predicted} {_RIGHT if right else _WRONG}", fontsize=12, fontweight="bold",
+                color="tab:green" if right else "tab:red",
+            )  # fmt: skip
+            below(0.5, -0.24, f"errs {errors[name][column]:.1f} %", fontsize=8, color="dimgray")
+            if column == 0:
+                axis.text(-0.1, 0.5, name, transform=axis.transAxes, rotation=90, ha="center", va="center", fontsize=10)
+    return figure
 
 
 def classified(

@@ -48,6 +48,21 @@ def test_a_network_with_a_frame_is_drawn_on_images_of_another_size(tmp_path, mod
     assert names >= {f"{name}_made.png" for name in drawn}
 
 
+def test_poses_are_marked_right_or_wrong_and_framed():
+    images = workloads.random_split(2, size=28).images
+    run = workloads.untrained_run(frame="affine")
+    activities = {"plain": np.eye(3)[[2, 0]], "framed": np.eye(3)[[2, 2]]}
+    errors = {"plain": [12.5, 40], "framed": [1, 2]}
+    figure = plots.poses(images, run(images), activities, errors, ["up", "down"], label=2)
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert [column[:2] for column in texts] == [
+        ["2 \N{CHECK MARK}", "errs 12.5 %"], ["0 \N{BALLOT X}", "errs 40.0 %"],
+        ["2 \N{CHECK MARK}", "errs 1.0 %"], ["2 \N{CHECK MARK}", "errs 2.0 %"],
+    ]  # fmt: skip
+    assert [sum(isinstance(patch, Polygon) for patch in axes.patches) for axes in figure.axes] == [1, 1, 0, 0]
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["up", "down"]
+
+
 def test_the_frame_is_drawn_over_the_image_and_the_capsules_lie_in_it():
     images = np.zeros((1, 40, 40, 1), np.uint8)
     images[0, 5:25, 20:30] = 255
