@@ -12,6 +12,7 @@ With --report it writes one page about a run, or about several side by side:
     python eval.py --workdir=runs/one,runs/other --report=report.html
 """
 
+import dataclasses
 import pathlib
 
 from absl import flags
@@ -37,6 +38,13 @@ _AFFNIST_VARIANTS = flags.DEFINE_integer(
     affnist.VARIANTS,
 )
 _IMAGES = flags.DEFINE_string("images", None, "Image files to classify instead of test sets, such as 'photos/*.png'.")
+_INVERT = flags.DEFINE_boolean("invert", False, "With --images: black and white change places, as for ink on paper.")
+_CENTRE = flags.DEFINE_boolean(
+    "centre", False, "With --images: each image is a digit, which is cut out and centred as MNIST's digits are."
+)
+_KEEP_GOING = flags.DEFINE_boolean(
+    "keep_going", None, "Leave out and list image files that cannot be read. Default: as for the run."
+)
 _REPORT = flags.DEFINE_string("report", None, "HTML page to write about one or more runs, instead of evaluating.")
 _SEARCH_ANGLES = flags.DEFINE_list(
     "search_angles",
@@ -66,6 +74,8 @@ def main(argv):
         raise ConfigError(
             f"--workdir={','.join(_WORKDIR.value)}: name the folder of a run, or several with commas between."
         )
+    if not _IMAGES.value and (_INVERT.value or _CENTRE.value):
+        raise ConfigError(f"--{'invert' if _INVERT.value else 'centre'}: needs --images.")
     if _REPORT.value and _SEARCH_ANGLES.value:
         raise ConfigError("--report and --search_angles: one at a time.")
     if _REPORT.value:
@@ -76,10 +86,13 @@ def main(argv):
         raise ConfigError(f"--workdir={','.join(_WORKDIR.value)}: one run at a time, except for --report.")
     (workdir,) = workdirs
     run = runs.load_run(workdir, _CHECKPOINT.value)
+    if _KEEP_GOING.value is not None:
+        run = dataclasses.replace(run, config=dataclasses.replace(run.config, keep_going=_KEEP_GOING.value))
     if _SEARCH_ANGLES.value:
         run = run.searching(_angles(_SEARCH_ANGLES.value))
     if _IMAGES.value:
-        for number, classified in enumerate(classify.classify(run, classify.find(_IMAGES.value))):
+        prepare = {"invert": _INVERT.value, "centre": _CENTRE.value}
+        for number, classified in enumerate(classify.classify(run, classify.find(_IMAGES.value), **prepare)):
             say(classified.line(run.class_names))
             if parallel.is_main():
                 classify.draw(run, classified, workdir, number)

@@ -43,7 +43,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
         return
 
     with renamed(name="dataset"):
-        source = data.load(config.dataset, config.data_dir, config.image_size)
+        source = data.load(config.dataset, config.data_dir, config.image_size, keep_going=config.keep_going)
     config = config.resolved(source.image_size, source.max_shift)
     train_split, validation = _training_parts(config, source)
     if (workdir / CONFIG_FILE).exists():
@@ -59,6 +59,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
         for name in config.eval_datasets
     }
     _check_fits([train_split, *([validation] if validation else []), *tests.values()])
+    runs.compare_ground(data.Ground.of(source.train.images), tests)
 
     with runs.alone(workdir):
         if parallel.is_main():
@@ -114,8 +115,13 @@ def _end_of(config: Config) -> str:
 
 def _training_parts(config: Config, source: data.Source) -> tuple[data.Split, data.Split | None]:
     """The images to train on, and those held out for validation."""
-    train_split, validation = source.train, None
+    train_split, validation = source.train, source.validation
     if config.validation_size:
+        if validation is not None:
+            say(
+                f"{config.validation_size} training images are held out, so the validation part of {config.dataset} "
+                "is not used."
+            )
         train_split, validation = data.hold_out(source.train, config.validation_size, config.seed)
         # They are placed as the set's test images are, because the best checkpoint is to be the best on those.
         validation = data.Split(place(validation.images, source.max_shift), validation.labels)
@@ -169,6 +175,7 @@ def evaluate_run(
         _entry_of(name, run, data_dir): runs.load_test(name, config, run.class_names, run.channels) for name in names
     }
     _check_fits(splits.values())
+    runs.compare_ground(run.ground, splits)
     eval_steps = make_eval_steps(run.network)
     evaluations = {
         name: evaluate(eval_steps, run.params, on_devices(split), batch_size, split.about.get("variants", 1))

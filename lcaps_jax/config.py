@@ -108,6 +108,11 @@ class Config:
         "Folder of prepared TensorFlow Datasets, by default ~/tensorflow_datasets; for 'folder', of your image files.",
         may_change=True,
     )
+    keep_going: bool = _setting(
+        False,
+        "Leave out and list those image files of 'folder' that cannot be read, rather than stop at the first.",
+        may_change=True,
+    )
     image_size: int | None = _setting(
         None,
         "Pixels along a side; smaller images are padded, larger ones scaled down. Default: the set's own.",
@@ -125,7 +130,10 @@ class Config:
         choices=PLACEMENTS,
     )
     validation_size: int = _setting(
-        0, "Training images to hold out, drawn at random; the best checkpoint is then kept too.", minimum=0
+        0,
+        "Training images to hold out, drawn at random; the best checkpoint is then kept too. 0 holds none out, and the "
+        "images of DATA_DIR/val of a 'folder' take their place.",
+        minimum=0,
     )
     train_size: int = _setting(
         0, "Training images to use, drawn at random from those that are not held out; 0 uses all.", minimum=0

@@ -15,7 +15,7 @@ import zipfile
 from flax import traverse_util
 import numpy as np
 
-from lcaps_jax import networks
+from lcaps_jax import data, networks
 from lcaps_jax.config import Config, ConfigError
 from lcaps_jax.runs import Run
 
@@ -52,6 +52,7 @@ def load_pretrained(path: str | pathlib.Path = MNIST_SMALL) -> Run:
         channels=about["channels"],
         step=about["step"],
         results=about["results"],
+        ground=data.ground_of(config.dataset, about.get("ground")),
     )
 
 
@@ -63,6 +64,7 @@ def save(run: Run, path: str | pathlib.Path) -> None:
         "channels": run.channels,
         "step": run.step,
         "results": run.results,
+        "ground": run.ground and dataclasses.asdict(run.ground),
     }
     params = traverse_util.flatten_dict(run.params, sep="/")
     arrays: Any = {name: np.asarray(value, np.float16) for name, value in params.items()}

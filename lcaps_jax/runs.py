@@ -19,12 +19,15 @@ import numpy as np
 
 from lcaps_jax import data, networks, parallel
 from lcaps_jax.config import CONFIG_FILE, Config, ConfigError, read_config
-from lcaps_jax.data import DataError, Source, TestSet, check_split, folder
+from lcaps_jax.data import DataError, Ground, Source, Split, TestSet, check_split, folder
 from lcaps_jax.data.augment import to_unit_range
-from lcaps_jax.data.splits import listed
+from lcaps_jax.data.ground import brightness
+from lcaps_jax.data.resize import to_channels
+from lcaps_jax.data.splits import listed, normal_form
 from lcaps_jax.errors import arg, renamed
 from lcaps_jax.files import PARTIAL, write_json
 from lcaps_jax.networks import Geometry, Network, NetworkOutput
+from lcaps_jax.runtime import say
 from lcaps_jax.training import BEST, LAST, Checkpoints, Evaluation, init_state, make_optimizer, plan_of
 
 RESULTS_FILE = "results.json"
@@ -34,6 +37,9 @@ _RESULTS_LOCK = ".results.lock"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "chex", "numpy")
 # The most images that a run computes at a time.
 _BATCH = 64
+# Keys of what config.json keeps of the training data.
+_TRAINING_DATA, _GROUND = "training_data", "ground"
+_LOOKED_AT = 1000  # images of a test set, of which the ground is compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Run:
       step: Number of training steps done.
       checkpoint: ``"last"`` or ``"best"``.
       results: Results by test set, as in ``results.json``.
+      ground: Brightness of the training images and their borders; None where the run has kept none.
     """
 
     network: Network
@@ -59,6 +66,7 @@ class Run:
     step: int
     checkpoint: str = LAST
     results: Mapping[str, dict] = dataclasses.field(default_factory=dict)
+    ground: Ground | None = None
 
     def __call__(self, images: np.ndarray) -> NetworkOutput:
         """Computes the network's output for images.
@@ -155,16 +163,23 @@ def load_run(workdir: str | pathlib.Path, checkpoint: str = LAST) -> Run:
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
         restored = checkpoints.restore(target, checkpoint)
     if restored is None:
-        hint = f" One is kept where {arg('validation_size')} was above 0." if checkpoint == BEST else ""
+        hint = (
+            f" One is kept where {arg('validation_size')} was above 0, or a folder had a validation part."
+            if checkpoint == BEST
+            else ""
+        )
         raise ConfigError(f"{workdir} has no {checkpoint} checkpoint yet.{hint}")
     tree, step = restored
     params = tree if checkpoint == BEST else tree.params
     names = tuple(about["class_names"])
-    return Run(network, params, config, names, about["channels"], step, checkpoint, read_results(workdir))
+    ground = data.ground_of(config.dataset, about.get(_GROUND))
+    return Run(network, params, config, names, about["channels"], step, checkpoint, read_results(workdir), ground)
 
 
 def load_test(name: str, config: Config, class_names: Sequence[str], channels: int) -> TestSet:
     """The test part of a set, at the size of the run's images; a network with a frame sees other sets at their own.
+
+    Coloured images become grey for a network that was trained on grey ones, and the other way round, which is said.
 
     Raises:
       data.DataError: The set cannot be loaded, or its labels or channels are not the network's.
@@ -172,11 +187,26 @@ def load_test(name: str, config: Config, class_names: Sequence[str], channels: i
     any_size = config.framed and name not in (config.dataset, folder.NAME)
     size = None if any_size else config.image_size
     with renamed(name="eval_datasets"):
-        split = data.load_test(name, config.data_dir, size, config.affnist_variants, class_names)
+        split = data.load_test(
+            name, config.data_dir, size, config.affnist_variants, class_names, keep_going=config.keep_going
+        )
     check_split(split, len(class_names), f"{name}, for a network of {len(class_names)} classes,")
-    if split.channels != channels:
+    if split.channels == channels:
+        return split
+    if not isinstance(split, Split):
         raise DataError(f"{name} has images of {split.channels} channel(s); the network's have {channels}.")
-    return split
+    of, made = ("in colour", "grey") if channels == 1 else ("grey", "coloured")
+    say(f"{name}: its images are {of}, and are made {made}, as the network's are.")
+    return Split(to_channels(split.images, channels), split.labels)
+
+
+def compare_ground(ground: Ground | None, tests: Mapping[str, TestSet]) -> None:
+    """Says of which test sets most images are far darker or brighter than the training data, as if inverted."""
+    for name, split in tests.items():
+        if ground is not None and isinstance(split, Split):
+            some = split.images[:: math.ceil(len(split) / _LOOKED_AT)]
+            if warning := ground.warning(name, brightness(some), share=1 / 2):
+                say(warning)
 
 
 def read_results(workdir: pathlib.Path) -> dict:
@@ -302,18 +332,36 @@ def describe(workdir: pathlib.Path, source: Source, train_images: int) -> dict:
         "class_names": list(source.class_names),
         "channels": source.channels,
         "train_images": train_images,
+        _GROUND: dataclasses.asdict(Ground.of(source.train.images)),
+        _TRAINING_DATA: data.fingerprint(source.train, source.class_names),
         "sessions": [*earlier, session],
     }
 
 
 def check_same_data(workdir: pathlib.Path, source: Source, train_images: int) -> None:
-    """Raises ConfigError where the run in a folder would go on with other data."""
+    """Raises ConfigError where the run in a folder would go on with other data.
+
+    A run of before fingerprints were kept goes on with a note.
+    """
     _, about = read_config(workdir)
     before = (about["train_images"], about["class_names"], about["channels"])
-    if before != (train_images, list(source.class_names), source.channels):
+    same_names = [*map(normal_form, before[1])] == [*map(normal_form, source.class_names)]
+    if not same_names or (before[0], before[2]) != (train_images, source.channels):
         raise ConfigError(
             f"{arg('workdir')}={workdir}: the run there was begun with {before[0]} training images of the classes "
             f"{listed(before[1])}, {before[2]} channel(s); now there are {train_images} of "
             f"{listed(source.class_names)}, {source.channels} channel(s). Give it the same data, or another "
             f"{arg('workdir')}."
+        )
+    if _TRAINING_DATA not in about:
+        say(f"{workdir} keeps no fingerprint of its training data: whether they are the same is not known.")
+        return
+    now = data.fingerprint(source.train, source.class_names)
+    stored = about[_TRAINING_DATA].values()
+    if changed := [name for (name, digest), kept in zip(now.items(), stored) if digest != kept]:
+        raise ConfigError(
+            f"{arg('workdir')}={workdir}: the run there was begun with as many training images of the same classes, "
+            f"but those of {listed(changed)} are others now. Give it the same data, or another {arg('workdir')}. If "
+            "they are the same and are only decoded otherwise, by another version of a library, remove "
+            f'"{_TRAINING_DATA}" from {workdir / CONFIG_FILE}.'
         )

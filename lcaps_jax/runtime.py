@@ -23,9 +23,13 @@ def say(text: str) -> None:
 
 
 def write_line(text: str) -> None:
-    """Prints a line. Where nobody reads any more, as behind ``| head``, the program goes on in silence."""
+    """Prints a line. Where nobody reads any more, as behind ``| head``, the program goes on in silence.
+
+    What the terminal cannot show, as the bytes of a file's name that are not UTF-8, is printed with backslashes.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
-        print(text, flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

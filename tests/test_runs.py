@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+from PIL import Image
 import pytest
 
 from lcaps_jax import commands, data, runs
@@ -80,8 +81,12 @@ def test_a_test_set_that_does_not_fit_the_network_is_refused():
     message = "eval_datasets=sample: has the classes 0, 1, 2, .*; the network's are a, b, c. Labels are matched"
     with pytest.raises(data.DataError, match=message):
         runs.load_test("sample", config, list("abc"), 1)
-    with pytest.raises(data.DataError, match=r"images of 1 channel\(s\); the network's have 3"):
-        runs.load_test("sample", config, list("0123456789"), 3)
+
+
+def test_test_images_get_the_channels_of_the_network(capsys):
+    coloured = runs.load_test("sample", workloads.tiny_config(), list("0123456789"), 3)
+    np.testing.assert_array_equal(coloured.images[..., 2], data.load("sample").test.images[..., 0])
+    assert "sample: its images are grey, and are made coloured, as the network's are." in capsys.readouterr().out
 
 
 def test_labels_are_matched_by_the_names_of_the_classes():
@@ -108,3 +113,46 @@ def test_a_relative_folder_of_data_is_kept_as_it_was_meant(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         commands.train(dataclasses.replace(Config(**workloads.TINY), data_dir="sets"), "run")
     assert read_config(tmp_path / "run")[0].data_dir == str(tmp_path / "sets")
+
+
+def test_a_run_goes_on_with_the_images_that_it_was_begun_with_alone(tmp_path, capsys, monkeypatch):
+    images = workloads.random_split(12, 3).images[..., 0]
+    root, run = tmp_path / "images", tmp_path / "run"
+    for i, image in enumerate(images):
+        for part in ("train", "test"):
+            place = root / part / "abc"[i % 3]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(place / f"{i}.png")
+    monkeypatch.setattr(commands, "fit", lambda *rest: (_ for _ in ()).throw(KeyboardInterrupt))
+    config = Config(**workloads.TINY | {"dataset": "folder", "data_dir": str(root), "batch_size": 4})
+
+    def begin():
+        with pytest.raises(KeyboardInterrupt):
+            commands.train(config, run)
+        return json.loads((run / "config.json").read_text())
+
+    about = begin()
+    assert about["training_data"].keys() == {"a", "b", "c"} and about["ground"]["mean"][0] > 0.05
+    (root / "train" / "b" / "1.png").rename(root / "train" / "b" / "renamed.png")
+    assert begin()["training_data"] == about["training_data"]
+    Image.fromarray(255 - images[1]).save(root / "train" / "b" / "renamed.png")
+    with pytest.raises(ConfigError, match="as many training images of the same classes, but those of b are others now"):
+        commands.train(config, run)
+    del about["training_data"]  # as in a run of before
+    (run / "config.json").write_text(json.dumps(about))
+    capsys.readouterr()
+    begin()
+    assert f"{run} keeps no fingerprint of its training data" in capsys.readouterr().out
+
+
+def test_test_sets_on_another_ground_are_pointed_out(capsys):
+    sample = data.load("sample").test.take(np.arange(50))
+    inverted = data.Split(255 - sample.images, sample.labels)
+    for kept in (None, {"mean": [0.13, 0.0], "deviation": [0.04, 0.0]}):
+        known = data.ground_of("mnist", kept)
+        runs.compare_ground(known, {"sample": sample, "paper": inverted})
+        line = "paper: the ground of 50 of 50 images is unlike the training data's"
+        assert capsys.readouterr().out.startswith(line)
+    assert data.ground_of("cifar10", None) is None
+    runs.compare_ground(None, {"paper": inverted})
+    assert capsys.readouterr().out == ""

@@ -4,13 +4,29 @@ A data set is one file of this package and one line in a table below; every othe
 Datasets.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 
-from lcaps_jax.data import affnist, expanded_mnist, folder, sample, tfds
+import numpy as np
+
+from lcaps_jax.data import affnist, expanded_mnist, folder, ground, sample, tfds
 from lcaps_jax.data.affnist import Affnist
+from lcaps_jax.data.ground import Ground
 from lcaps_jax.data.resize import fit_size
-from lcaps_jax.data.splits import DataError, Source, Split, TestSet, check_split, draw, hold_out, match_classes
+from lcaps_jax.data.splits import (
+    DataError,
+    Source,
+    Split,
+    TestSet,
+    check_split,
+    draw,
+    fingerprint,
+    hold_out,
+    match_classes,
+    sameness,
+)
 from lcaps_jax.errors import arg
+from lcaps_jax.runtime import say
 
 AFFNIST_OFFICIAL = "affnist_official"
 
@@ -21,7 +37,7 @@ def _load_official(*arguments) -> TestSet:
     return affnist_official.load_test(*arguments)
 
 
-# Loaders of the sets that can be trained on: (data_dir, image_size, class_names) -> Source.
+# Loaders of the sets that can be trained on: (data_dir, image_size, class_names, keep_going) -> Source.
 SETS: dict[str, Callable[..., Source]] = {
     sample.NAME: sample.load,
     folder.NAME: folder.load,
@@ -32,17 +48,25 @@ TEST_SETS: dict[str, Callable[..., TestSet]] = {
     affnist.NAME: affnist.load_test,
     AFFNIST_OFFICIAL: _load_official,
 }
+# Sets of white digits on black that are fitted into 20x20 pixels, with their centre of mass in the middle.
+MNIST_FORM = (sample.NAME, "mnist", expanded_mnist.NAME)
+# Values that a set's images span at least; those of fewer use a sliver of the 256.
+_SPAN = 32
 
 __all__ = [
+    "MNIST_FORM",
     "SETS",
     "TEST_SETS",
     "Affnist",
     "DataError",
+    "Ground",
     "Source",
     "Split",
     "TestSet",
     "check_split",
     "draw",
+    "fingerprint",
+    "ground_of",
     "hold_out",
     "load",
     "load_test",
@@ -55,40 +79,78 @@ def load(
     data_dir: str | None = None,
     image_size: int | None = None,
     class_names: Sequence[str] | None = None,
+    keep_going: bool = False,
 ) -> Source:
     """Loads a data set.
 
     Args:
       name: ``"sample"``, ``"folder"``, ``"expanded_mnist"`` or the name of a TFDS set; affNIST is for tests alone.
-      data_dir: Folder of prepared TFDS sets, None for TFDS's own; for ``"folder"`` the folder of ``train/`` and
-        ``test/``.
+      data_dir: Folder of prepared TFDS sets, None for TFDS's own; for ``"folder"`` the folder of ``train/`` and its
+        other parts.
       image_size: Pixels along a side that images are padded or scaled to; None for the set's own size.
       class_names: Classes of a trained network, for ``"folder"``: its folders are then among them.
+      keep_going: Whether files of ``"folder"`` that cannot be read are listed and left out.
 
     Raises:
-      DataError: The set does not exist, cannot be downloaded, holds no labelled images, or is damaged.
+      DataError: The set does not exist, cannot be downloaded, holds no labelled images, or is damaged; or its training
+        images are all the same.
     """
     if name in TEST_SETS:
         raise DataError(
             f"{arg('name')}={name}: is a test set: train on {expanded_mnist.NAME}, and name it in "
             f"{arg('eval_datasets')}."
         )
-    source = SETS[name](data_dir, image_size, class_names) if name in SETS else _load_tfds(name, data_dir, image_size)
-    for part, split in (("train", source.train), ("test", source.test)):
-        check_split(split, len(source.class_names), f"The {part} part of {name}")
+    if name in SETS:
+        source = SETS[name](data_dir, image_size, class_names, keep_going)
+    else:
+        with _known_sets():
+            source = tfds.load(name, data_dir, image_size)
+    parts = {"train": source.train, "test": source.test, "validation": source.validation}
+    for part, split in parts.items():
+        if split is not None:
+            check_split(split, len(source.class_names), f"The {part} part of {name}")
+    _check_content(name, source.train.images)
     size = image_size or source.image_size
-    train, test = (Split(fit_size(split.images, size), split.labels) for split in (source.train, source.test))
-    return Source(train, test, source.class_names, size, source.max_shift)
+    train, test, validation = (split and Split(fit_size(split.images, size), split.labels) for split in parts.values())
+    return Source(train, test, source.class_names, size, source.max_shift, validation)
 
 
-def _load_tfds(name: str, data_dir: str | None, image_size: int | None) -> Source:
+def _check_content(name: str, images: np.ndarray) -> None:
+    """Raises DataError for training images that are all the same, and says where they use a sliver of their range."""
+    if same := sameness(images):
+        raise DataError(f"The train part of {name} cannot be learned: {same}.")
+    if (high := int(images.max())) - (low := int(images.min())) < _SPAN:
+        say(
+            f"The images of {name} use a sliver of their range, the values {low} to {high} of 0 to 255: save them with "
+            "the contrast that they are meant to have."
+        )
+
+
+@contextlib.contextmanager
+def _known_sets() -> Iterator[None]:
+    """Says which sets there are where TensorFlow Datasets does not know one."""
     try:
-        return tfds.load(name, data_dir, image_size)
+        yield
     except tfds.UnknownSetError as error:
         raise DataError(
             f"{error.marked} Accepted are {', '.join(SETS)} and the image classification sets of TensorFlow Datasets, "
             "such as mnist or cifar10."
         ) from None
+
+
+def ground_of(dataset: str, stored: Mapping | None) -> Ground | None:
+    """The ground of the data that a run was trained on.
+
+    Args:
+      dataset: Name of the training set.
+      stored: What the run has kept, ``dataclasses.asdict`` of a ``Ground``; None of an older run.
+
+    Returns:
+      Ground; None where the run has kept none and the set is not of MNIST's form.
+    """
+    if stored:
+        return Ground(tuple(stored["mean"]), tuple(stored["deviation"]))
+    return ground.MNIST if dataset in MNIST_FORM else None
 
 
 def load_test(
@@ -97,8 +159,9 @@ def load_test(
     image_size: int | None,
     affnist_variants: int = 1,
     class_names: Sequence[str] | None = None,
+    keep_going: bool = False,
 ) -> TestSet:
-    """Loads the test part of a data set.
+    """Loads the test part of a data set; a folder or a set of TFDS that has one needs no other part.
 
     Args:
       name: A name that ``load`` takes; or ``"affnist"``, the test digits of MNIST distorted by affNIST's rules; or
@@ -107,11 +170,23 @@ def load_test(
       image_size: Pixels along a side of the network's images; None for the set's own size.
       affnist_variants: Variants of each digit, for ``"affnist"``.
       class_names: Names of the network's classes, by which labels are matched; None takes the set's own.
+      keep_going: See ``load``.
 
     Raises:
       DataError: The set cannot be loaded, see ``load``; or affNIST is wanted at another size than 40x40.
     """
     if name in TEST_SETS:
         return TEST_SETS[name](data_dir, image_size, affnist_variants, class_names)
-    source = load(name, data_dir, image_size, class_names)
-    return match_classes(name, source.test, source.class_names, class_names)
+    if name == folder.NAME:
+        split, own = folder.load_test(data_dir, image_size, class_names, keep_going)
+    elif name in SETS:
+        source = SETS[name](data_dir, image_size, class_names, keep_going)
+        split, own = source.test, source.class_names
+    else:
+        with _known_sets():
+            split, own = tfds.load_test(name, data_dir, image_size)
+    check_split(split, len(own), f"The test part of {name}")
+    if same := sameness(split.images):
+        say(f"The test part of {name} tells nothing: {same}.")
+    split = Split(fit_size(split.images, image_size or max(split.images.shape[1:3])), split.labels)
+    return match_classes(name, split, own, class_names)

@@ -13,7 +13,10 @@ MAX_SHIFT = 6
 
 
 def load(
-    data_dir: str | None = None, image_size: int | None = None, class_names: Sequence[str] | None = None
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    keep_going: bool = False,
 ) -> Source:
     """Training digits lie in the middle of the canvas, to be shifted anew each time; test digits are placed once.
 
@@ -21,11 +24,12 @@ def load(
       data_dir: Folder of prepared TFDS sets; None for TFDS's own.
       image_size: Not used.
       class_names: Not used.
+      keep_going: Not used.
 
     Raises:
       DataError: MNIST cannot be loaded.
     """
-    del image_size, class_names
+    del image_size, class_names, keep_going
     mnist = tfds.load("mnist", data_dir)
     train = Split(fit_size(mnist.train.images, SIZE), mnist.train.labels)
     test = Split(place(fit_size(mnist.test.images, SIZE), MAX_SHIFT), mnist.test.labels)

@@ -1,169 +1,222 @@
-"""Image files as data: folders of classes, and single files to classify.
+"""Folders of image files as a data set.
 
-A data set is a folder with ``train/CLASS/FILE`` and, where there is one, ``test/CLASS/FILE``, in any format that Pillow
-reads. One colour image makes a set colour. A transparent image is laid on black.
+The set is ``train/CLASS/FILE`` and, where there is one, ``test/CLASS/FILE`` and ``val/CLASS/FILE``, in any format that
+Pillow reads. One colour image makes a set colour.
 """
 
-from collections.abc import Iterator, Sequence
-import contextlib
+from collections.abc import Mapping, Sequence
 import hashlib
 import pathlib
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lcaps_jax import parallel
+from lcaps_jax.data import pictures
 from lcaps_jax.data.resize import fit_size
-from lcaps_jax.data.splits import DataError, Source, Split
+from lcaps_jax.data.splits import DataError, Source, Split, normal_form
 from lcaps_jax.data.tfds import TEST_SHARE
 from lcaps_jax.errors import arg
 from lcaps_jax.runtime import say
 
 NAME = "folder"
 
-_GREY_MODES = ("1", "L", "LA", "La", "I")  # and I;16 with its byte orders
+_TRAIN, _TEST = "train", "test"
+_VALIDATION = ("val", "validation", "valid")
 # File managers leave these in folders of pictures.
 _NOT_DATA = ("Thumbs.db", "desktop.ini")
+# Shares of images held out that are called far from a fifth.
+_FEW, _MANY = 0.1, 0.3
+
+_Classes = dict[str, list[pathlib.Path]]
 
 
 def find(folder: pathlib.Path, part: str) -> dict[str, list[pathlib.Path]]:
     """The files of each class in ``folder/part``, classes and files sorted by name.
 
+    A class is named in Unicode's normal form C, so that a folder copied from a Mac is the same class.
+
     Raises:
-      DataError: The folder is missing or has no class, or a class has no file.
+      DataError: The folder is missing or has no class, a class has no file, or its name is not UTF-8.
     """
     place = folder / part
     if not place.is_dir():
         raise DataError(f"{place} is not there: images are expected as {place}/CLASS/FILE.")
-    classes = {
-        path.name: sorted(file for file in path.iterdir() if not _is_ignored(file))
-        for path in sorted(place.iterdir())
-        if path.is_dir() and not _is_ignored(path)
-    }
+    classes: _Classes = {}
+    for path in sorted(place.iterdir()):
+        if not path.is_dir() or _is_ignored(path):
+            continue
+        name, files = _class_of(path), [file for file in path.iterdir() if not _is_ignored(file)]
+        if not files:
+            raise DataError(f"{path} has no image: put some there, or remove the folder.")
+        classes.setdefault(name, []).extend(files)
     if not classes:
         raise DataError(f"{place} has no folder in it: images are expected as {place}/CLASS/FILE.")
-    for name, files in classes.items():
-        if not files:
-            raise DataError(f"{place / name} has no image: put some there, or remove the folder.")
-    return classes
+    return {name: sorted(classes[name]) for name in sorted(classes)}
 
 
 def _is_ignored(path: pathlib.Path) -> bool:
     return path.name.startswith(".") or path.name in _NOT_DATA
 
 
-def describe(files: Sequence[pathlib.Path]) -> tuple[int, dict[tuple[int, int], pathlib.Path]]:
-    """Looks at the headers of image files.
-
-    Returns:
-      Channels, 3 where any of them is coloured and else 1, and the sizes (width, height), each with a file that has it.
-
-    Raises:
-      DataError: A file is no image, or has pixels of 32 bits.
-    """
-    channels = 1
-    sizes: dict[tuple[int, int], pathlib.Path] = {}
-    for file in files:
-        with _opened(file) as image:
-            if not (image.mode in _GREY_MODES or image.mode.startswith("I;16")):
-                channels = 3
-            # A camera's picture may say that it lies on its side.
-            turned = image.getexif().get(_ORIENTATION, 1) >= _FIRST_TURNED
-            sizes.setdefault(image.size[::-1] if turned else image.size, file)
-    return channels, sizes
-
-
-# EXIF's tag of the orientation, and the value from which on width and height change places.
-_ORIENTATION, _FIRST_TURNED = 0x0112, 5
-
-
-def read(file: pathlib.Path, channels: int) -> np.ndarray:
-    """Decodes an image file.
-
-    Args:
-      file: Image in any format that Pillow reads; of several frames it reads the first.
-      channels: Channels of the result, 1 or 3.
-
-    Returns:
-      ``[H, W, channels]`` uint8.
-
-    Raises:
-      DataError: The file is no image, is damaged, or has pixels of 32 bits.
-    """
-    with _opened(file) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # 16 bits; Pillow would cut them off at 255
-            image = Image.fromarray((np.asarray(image).clip(0, 2**16 - 1) // 2**8).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    return pixels.reshape(*pixels.shape[:2], channels)
-
-
-@contextlib.contextmanager
-def _opened(file: pathlib.Path) -> Iterator[Image.Image]:
-    """Opens an image file, to be decoded inside; raises DataError where that fails."""
+def _class_of(path: pathlib.Path) -> str:
     try:
-        with Image.open(file) as image:
-            # Pillow opens Netpbm's 16 bits as 32. Other such images do not say what is black and what white.
-            if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-                raise ValueError(
-                    "its pixels are signed or have 32 bits, of no known range; save it with 8 or 16, unsigned"
-                )
-            yield image
-    except UnidentifiedImageError:
-        raise DataError(f"{file} is not an image that Pillow can read.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises all of these
-        raise DataError(f"{file} cannot be read: {error}.") from None
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{str(path)!a}: the name of a class must be UTF-8; rename the folder.") from None
+    return normal_form(path.name)
 
 
 def load(
-    data_dir: str | None = None, image_size: int | None = None, class_names: Sequence[str] | None = None
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    keep_going: bool = False,
 ) -> Source:
-    """Loads image files: ``data_dir/train/CLASS/FILE`` and, where it exists, ``data_dir/test/CLASS/FILE``.
+    """Loads image files: ``data_dir/train/CLASS/FILE``, and the parts ``test`` and ``val`` where they exist.
 
     Args:
-      data_dir: Folder of ``train/`` and ``test/``.
+      data_dir: Folder of the parts.
       image_size: Pixels along a side to fit the images to; None where they are square and of one size.
       class_names: Classes of a trained network; the folders are then among them.
+      keep_going: Whether files that cannot be read are listed and left out.
 
     Raises:
       DataError: A folder or file cannot be used; the message names it.
     """
+    root = _root(data_dir)
+    found = [part for part in (_TEST, *_VALIDATION) if (root / part).exists()]
+    parts = {part: find(root, part) for part in (_TRAIN, *found)}
+    validation = [part for part in _VALIDATION if part in parts]
+    if len(validation) > 1:
+        raise DataError(f"{root} has the folders {' and '.join(validation)}: keep one as its validation part.")
+    folders = [path.name for path in sorted(root.iterdir()) if path.is_dir() and not _is_ignored(path)]
+    if unused := [name for name in folders if name not in parts]:
+        say(f"Of the folders in {root}, these are not used: {', '.join(unused)}.")
+    names = tuple(class_names or parts[_TRAIN])
+    if len(names) < 2:
+        raise DataError(f"{root / _TRAIN} has the one class {names[0]}: to tell classes apart takes two.")
+    splits, size = _read(root, parts, names, image_size, keep_going)
+    read = {normal_form(names[label]) for label in splits[_TRAIN].labels}
+    if empty := [name for name in parts[_TRAIN] if name not in read]:
+        raise DataError(f"{root / _TRAIN / empty[0]} has no image that can be read.")
+    own = splits[validation[0]] if validation else None
+    return Source(splits[_TRAIN], splits[_TEST], names, size, validation=own)
+
+
+def load_test(
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    keep_going: bool = False,
+) -> tuple[Split, tuple[str, ...]]:
+    """Loads the test part alone; without one, what ``load`` holds out of the training part.
+
+    Args:
+      data_dir: Folder of the parts.
+      image_size: See ``load``.
+      class_names: See ``load``.
+      keep_going: See ``load``.
+
+    Returns:
+      Test part, and the names of its classes.
+
+    Raises:
+      DataError: A folder or file cannot be used; the message names it.
+    """
+    root = _root(data_dir)
+    part = _TRAIN if (root / _TRAIN).exists() and not (root / _TEST).exists() else _TEST
+    parts = {part: find(root, part)}
+    own = parts[part] if class_names or not (root / _TRAIN).exists() else find(root, _TRAIN)
+    names = tuple(class_names or own)
+    return _read(root, parts, names, image_size, keep_going, wanted=[_TEST])[0][_TEST], names
+
+
+def _root(data_dir: str | None) -> pathlib.Path:
     if data_dir is None:
         raise DataError(f"The set '{NAME}' needs the folder that holds train/CLASS/FILE: give it as {arg('data_dir')}.")
-    root = pathlib.Path(data_dir)
-    parts = {"train": find(root, "train")}
-    if (root / "test").exists():
-        parts["test"] = find(root, "test")
-    names = tuple(class_names or parts["train"])
+    return pathlib.Path(data_dir)
+
+
+def _read(
+    root: pathlib.Path,
+    parts: Mapping[str, _Classes],
+    names: Sequence[str],
+    image_size: int | None,
+    keep_going: bool,
+    wanted: Sequence[str] = (),
+) -> tuple[dict[str, Split], int]:
+    """Reads the parts of a folder, or the wanted ones alone; a test part is held out where there is none.
+
+    Returns:
+      Parts by name, and the pixels along a side of their images.
+    """
+    # A run of before names were normalised may spell its classes in another form.
+    labels = {normal_form(name): label for label, name in enumerate(names)}
     for part, classes in parts.items():
-        if unknown := sorted(set(classes) - set(names)):
+        if unknown := sorted(set(classes) - set(labels)):
             raise DataError(f"{root / part / unknown[0]}: no such class; there are {', '.join(names)}.")
-    if len(names) < 2:
-        raise DataError(f"{root / 'train'} has the one class {names[0]}: to tell classes apart takes two.")
-    files = [file for classes in parts.values() for group in classes.values() for file in group]
-    channels, sizes = describe(files)
-    if image_size is None and (len(sizes) > 1 or len(set(next(iter(sizes)))) > 1):
-        seen = ", ".join(f"{width}x{height} ({file})" for (width, height), file in list(sizes.items())[:2])
+    survey, size = _survey(
+        root, [file for classes in parts.values() for file in _files(classes)], image_size, keep_going
+    )
+    good = set(survey.files)
+    parts = {
+        part: {name: [file for file in files if file in good] for name, files in classes.items()}
+        for part, classes in parts.items()
+    }
+    if _TEST not in parts:
+        parts[_TRAIN], parts[_TEST] = _hold_out_files(parts[_TRAIN], root)
+    faults = dict(survey.faults)
+    splits = {}
+    for part in wanted or parts:
+        of_class = {file: labels[name] for name, files in parts[part].items() for file in files}
+        images = {}
+        for file in of_class:
+            try:
+                images[file] = fit_size(pictures.read(file, survey.channels, survey.shallow)[None], size)[0]
+            except DataError as error:
+                if not keep_going:
+                    raise
+                faults[file] = str(error)
+        if not images:
+            raise DataError(f"{root / part} has no image that can be read.")
+        # Mixed, always in the same way, so that the first images, and training without shuffling, meet every class.
+        order = np.random.default_rng(0).permutation(len(images))
+        read = np.array([of_class[file] for file in images], np.int32)
+        splits[part] = Split(np.stack(list(images.values()))[order], read[order])
+    pictures.list_faults(faults, len(survey.files) + len(survey.faults))
+    return splits, size
+
+
+def _survey(
+    root: pathlib.Path, files: Sequence[pathlib.Path], image_size: int | None, keep_going: bool
+) -> tuple[pictures.Survey, int]:
+    """Looks at all the files, and finds the pixels along a side that their images get."""
+    survey = pictures.survey(files, keep_going)
+    if not survey.files:
+        raise DataError(f"{root} has no image that can be read: {next(iter(survey.faults.values()))}")
+    if 0 < len(survey.coloured) < len(survey.files):
+        say(
+            f"{len(survey.coloured)} of the {len(survey.files)} images in {root} are in colour, as "
+            f"{survey.coloured[0]}: all are read in colour."
+        )
+    sizes = list(survey.sizes.items())
+    if image_size is None and (len(sizes) > 1 or len(set(sizes[0][0])) > 1):
+        seen = ", ".join(f"{width}x{height} ({file})" for (width, height), file in sizes[:2])
         raise DataError(f"The images in {root} must be square and of one size, or give {arg('image_size')}: {seen}.")
-    size = image_size or next(iter(sizes))[0]
-    parallel.check_fits(len(files) * size**2 * channels, f"The set in {root}")
-    if "test" not in parts:
-        parts["train"], parts["test"] = _hold_out_files(parts["train"], root)
-    splits = {part: _read_classes(classes, names, channels, size) for part, classes in parts.items()}
-    return Source(splits["train"], splits["test"], names, size)
+    size = image_size or sizes[0][0][0]
+    parallel.check_fits(len(survey.files) * size**2 * survey.channels, f"The set in {root}")
+    return survey, size
 
 
-_Classes = dict[str, list[pathlib.Path]]
+def _files(classes: _Classes) -> list[pathlib.Path]:
+    return [file for files in classes.values() for file in files]
 
 
 def _hold_out_files(classes: _Classes, root: pathlib.Path) -> tuple[_Classes, _Classes]:
     """Makes a test part for a folder that has none: some of each class's files, but never all.
 
     A file's own content decides, so that it stays in its part when others are added, removed or renamed: a network is
-    never tested on what it was trained on.
+    never tested on what it was trained on. Whatever decides for each file alone cannot hold out an exact share.
     """
     train, test = {}, {}
     for name, files in classes.items():
@@ -173,16 +226,14 @@ def _hold_out_files(classes: _Classes, root: pathlib.Path) -> tuple[_Classes, _C
             held = [False] * len(files)
         train[name] = [file for file, out in zip(files, held) if not out]
         test[name] = [file for file, out in zip(files, held) if out]
-    images, count = sum(map(len, test.values())), sum(map(len, classes.values()))
+    images, count = len(_files(test)), len(_files(classes))
     if not images:
-        raise DataError(f"{root} has too few images to hold some out as a test part; give them in {root / 'test'}.")
-    say(f"{root} has no test part: {images} of its {count} images, always the same, are held out as one.")
+        raise DataError(f"{root} has too few images to hold some out as a test part; give them in {root / _TEST}.")
+    line = f"{root} has no test part: {images} of its {count} images, always the same, are held out as one."
+    if not _FEW <= images / count <= _MANY:
+        line += (
+            f" They are {100 * images / count:.0f} %, far from a fifth, because each file's own content decides and "
+            f"there are few: put those to test on into {root / _TEST}."
+        )
+    say(line)
     return train, test
-
-
-def _read_classes(classes: _Classes, names: Sequence[str], channels: int, size: int) -> Split:
-    images = [fit_size(read(file, channels)[None], size)[0] for files in classes.values() for file in files]
-    labels = [names.index(name) for name, files in classes.items() for _ in files]
-    # Mixed, always in the same way, so that the first images, and training without shuffling, meet every class.
-    order = np.random.default_rng(0).permutation(len(labels))
-    return Split(np.stack(images)[order], np.array(labels, np.int32)[order])

@@ -6,6 +6,7 @@ from PIL import Image
 from lcaps_jax.data.splits import DataError
 
 _LARGEST_PICTURE = 2000  # pixels along a side that are taken at all
+_FAINT = 0.2  # share of the strongest ink below which a file's pixel is its ground, uneven as that of a photograph
 _DIGIT_SIZE = 20  # pixels of a 28x28 image that MNIST's digits are fitted into
 
 
@@ -14,15 +15,62 @@ def fit_size(images: np.ndarray, size: int) -> np.ndarray:
 
     They are scaled first: a long strip so never becomes a large square, and its edge casts no halo onto the border.
     """
-    height, width, channels = images.shape[1:]
-    if (longest := max(height, width)) > size:
-        height, width = (max(1, round(side * size / longest)) for side in (height, width))
-        scaled = [np.asarray(_pillow(image).resize((width, height), Image.Resampling.LANCZOS)) for image in images]
-        images = np.stack(scaled).reshape(-1, height, width, channels)
+    images = _scaled_down(images, size)
+    height, width = images.shape[1:3]
     if (height, width) == (size, size):
         return images
     top, left = (size - height) // 2, (size - width) // 2
     return np.pad(images, ((0, 0), (top, size - height - top), (left, size - width - left), (0, 0)))
+
+
+def _scaled_down(images: np.ndarray, size: int) -> np.ndarray:
+    """Images of at most ``size`` pixels along their longer side."""
+    height, width, channels = images.shape[1:]
+    if (longest := max(height, width)) <= size:
+        return images
+    height, width = (max(1, round(side * size / longest)) for side in (height, width))
+    scaled = [np.asarray(_pillow(image).resize((width, height), Image.Resampling.LANCZOS)) for image in images]
+    return np.stack(scaled).reshape(-1, height, width, channels)
+
+
+def to_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """Images ``[..., C]`` uint8 with 1 or 3 channels, made grey or repeated as Pillow does it."""
+    if images.shape[-1] == channels:
+        return images
+    if channels == 1:  # by the weights of ITU-R 601-2, in Pillow's fixed-point numbers
+        weighted = images.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
+        return ((weighted + 2**15) >> 16).astype(np.uint8)[..., None]
+    return np.repeat(images, channels, axis=-1)
+
+
+def prepared(image: np.ndarray, size: int, invert: bool = False, centre: bool = False) -> np.ndarray:
+    """An image file's pixels as a network takes them.
+
+    Args:
+      image: Image, ``[H, W, C]`` uint8.
+      size: Pixels along a side of the network's images, I.
+      invert: Whether black and white change places.
+      centre: Whether the image is a digit, to be centred as MNIST's are; its ground then becomes black.
+
+    Returns:
+      ``[I, I, C]`` uint8.
+    """
+    image = 255 - image if invert else image
+    if not centre:
+        return fit_size(image[None], size)[0]
+    (picture,) = to_channels(_scaled_down(image[None], _LARGEST_PICTURE), 1)[..., 0]
+    return to_channels(centred(_ink(picture), size)[..., None], image.shape[-1])
+
+
+def _ink(picture: np.ndarray) -> np.ndarray:
+    """White ink ``[H, W]`` without its ground, which is what most of the border is, and stretched to the full range."""
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    ink = picture.astype(np.float64) - np.median(border)
+    strongest = ink.max()
+    if strongest <= 0:
+        return np.zeros_like(picture)
+    ink[ink < _FAINT * strongest] = 0
+    return np.rint(255 * ink / strongest).astype(np.uint8)
 
 
 def _pillow(image: np.ndarray) -> Image.Image:

@@ -12,10 +12,13 @@ _FILE = pathlib.Path(__file__).parent / "sample.npz"
 
 
 def load(
-    data_dir: str | None = None, image_size: int | None = None, class_names: Sequence[str] | None = None
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    keep_going: bool = False,
 ) -> Source:
     """The sample, 28x28; the arguments are those of every set's loader and are not used."""
-    del data_dir, image_size, class_names
+    del data_dir, image_size, class_names, keep_going
     with np.load(_FILE) as stored:
         parts = [(stored[f"{part}_images"], stored[f"{part}_labels"]) for part in ("train", "test")]
     train, test = (Split(images[..., None], labels.astype(np.int32)) for images, labels in parts)

@@ -5,7 +5,9 @@ Axes: ``N`` images, ``I`` their size, ``C`` channels, ``J`` classes.
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import hashlib
 from typing import Protocol
+import unicodedata
 
 import numpy as np
 
@@ -94,6 +96,7 @@ class Source:
       class_names: Names of the J classes.
       image_size: Pixels along a side that the images are meant for.
       max_shift: Pixels by which training images are meant to be shifted at random.
+      validation: Validation part, None where the set has none of its own.
     """
 
     train: Split
@@ -101,6 +104,7 @@ class Source:
     class_names: tuple[str, ...]
     image_size: int
     max_shift: int = 0
+    validation: Split | None = None
 
     @property
     def channels(self) -> int:
@@ -123,6 +127,32 @@ def check_split(split: TestSet, classes: int, what: str) -> None:
     bad = split.labels[(split.labels < 0) | (split.labels >= classes)]
     if bad.size:
         raise DataError(f"{what} has the label {bad[0]}: labels must be 0 to {classes - 1}.")
+
+
+def sameness(images: np.ndarray) -> str | None:
+    """In which way images ``[N, I, I, C]`` cannot be told apart, in words; None where they can."""
+    low, high = images.min(), images.max()
+    if low == high:
+        return f"all {len(images)} images have the value {low} in every pixel"
+    if len(images) > 1 and all(np.array_equal(image, images[0]) for image in images[1:]):
+        return f"all {len(images)} images are the same"
+    return None
+
+
+def fingerprint(split: Split, class_names: Sequence[str]) -> dict[str, str]:
+    """A digest of the images of each class, whatever their order; about a second for each GiB of images.
+
+    Returns:
+      Digests by the names of the classes; other shapes, pixels or labels give others.
+    """
+    found: list[list[bytes]] = [[] for _ in class_names]
+    for image, label in zip(split.images, split.labels):
+        found[label].append(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+    shape = repr(split.images.shape[1:]).encode()
+    return {
+        name: hashlib.blake2b(b"".join([shape, *sorted(digests)]), digest_size=8).hexdigest()
+        for name, digests in zip(class_names, found)
+    }
 
 
 def hold_out(split: Split, validation_size: int, seed: int) -> tuple[Split, Split]:
@@ -168,13 +198,19 @@ def match_classes(name: str, split: Split, own: Sequence[str], class_names: Sequ
     """
     if class_names is None or tuple(own) == tuple(class_names):
         return split
-    if set(own) != set(class_names):
+    places = {normal_form(each): label for label, each in enumerate(class_names)}
+    if set(map(normal_form, own)) != set(places):
         raise DataError(
             f"{arg('name')}={name}: has the classes {listed(own)}; the network's are {listed(class_names)}. Labels "
             "are matched by these names."
         )
-    places = np.array([list(class_names).index(each) for each in own], np.int32)
-    return Split(split.images, places[split.labels])
+    labels = np.array([places[normal_form(each)] for each in own], np.int32)
+    return Split(split.images, labels[split.labels])
+
+
+def normal_form(name: str) -> str:
+    """The name of a class in Unicode's normal form C, in which names that look alike are alike."""
+    return unicodedata.normalize("NFC", name)
 
 
 def listed(names: Sequence[str]) -> str:

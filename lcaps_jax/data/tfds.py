@@ -3,7 +3,7 @@
 TensorFlow is imported when a set is read, and only decodes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import functools
 import math
@@ -87,30 +87,52 @@ def read_part(builder, part: str, image_size: int | None) -> Split:
 @functools.lru_cache(maxsize=1)
 def _load(name: str, data_dir: str | None, image_size: int | None) -> Source:
     builder = prepared_builder(name, data_dir)
-    features = builder.info.features
-    if image_size is None and None in features["image"].shape:
+    if "train" not in builder.info.splits:
+        raise DataError(f"{arg('name')}={name}: has no train part, only {sorted(builder.info.splits)}.")
+    test_name = _test_name(builder)
+    train, *tests = _read_parts(builder, name, ["train", *([test_name] if test_name else [])], image_size)
+    train, test = (train, *tests) if tests else _hold_out_test(train, name)
+    _freeze(train, test)
+    return Source(train, test, tuple(builder.info.features["label"].names), max(train.images.shape[1:3]))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_test(name: str, data_dir: str | None, image_size: int | None) -> tuple[Split, tuple[str, ...]]:
+    builder = prepared_builder(name, data_dir)
+    test_name = _test_name(builder)
+    if test_name is None:
+        source = _load(name, data_dir, image_size)
+        return source.test, source.class_names
+    (test,) = _read_parts(builder, name, [test_name], image_size)
+    _freeze(test)
+    return test, tuple(builder.info.features["label"].names)
+
+
+def _test_name(builder) -> str | None:
+    """The part to test on; None where one has to be held out."""
+    return next((part for part in ("test", "validation") if part in builder.info.splits), None)
+
+
+def _read_parts(builder, name: str, used: Sequence[str], image_size: int | None) -> list[Split]:
+    """Reads parts of a set that together fit into memory."""
+    parts, shape = builder.info.splits, builder.info.features["image"].shape
+    if image_size is None and None in shape:
         raise DataError(f"{arg('name')}={name}: its images differ in size: give {arg('image_size')}.")
-    parts = builder.info.splits
-    if "train" not in parts:
-        raise DataError(f"{arg('name')}={name}: has no train part, only {sorted(parts)}.")
-    test_name = next((part for part in ("test", "validation") if part in parts), None)
-    pixels = features["image"].shape if None not in features["image"].shape else (image_size, image_size, 3)
-    used = [part for part in ("train", test_name) if part]
     for part in used:
         if not parts[part].num_examples:
             raise DataError(f"The {part} part of {name} has no images.")
+    pixels = shape if None not in shape else (image_size, image_size, 3)
     parallel.check_fits(sum(parts[part].num_examples for part in used) * math.prod(pixels), f"The set {name}")
+    if "validation" in used:
+        say(f"{name} has no test part: its validation part is used as one.")
+    return [read_part(builder, part, image_size) for part in used]
 
-    train = read_part(builder, "train", image_size)
-    if test_name:
-        if test_name != "test":
-            say(f"{name} has no test part: its {test_name} part is used as one.")
-        test = read_part(builder, test_name, image_size)
-    else:
-        train, test = _hold_out_test(train, name)
-    for array in (train.images, train.labels, test.images, test.labels):
-        array.flags.writeable = False
-    return Source(train, test, tuple(features["label"].names), max(train.images.shape[1:3]))
+
+def _freeze(*splits: Split) -> None:
+    """Makes arrays read-only, because they are handed out again."""
+    for split in splits:
+        for array in (split.images, split.labels):
+            array.flags.writeable = False
 
 
 def load(name: str, data_dir: str | None = None, image_size: int | None = None) -> Source:
@@ -125,6 +147,15 @@ def load(name: str, data_dir: str | None = None, image_size: int | None = None) 
       DataError: The set does not exist, cannot be downloaded, or holds no labelled images.
     """
     return _load(name, data_dir, image_size)
+
+
+def load_test(name: str, data_dir: str | None = None, image_size: int | None = None) -> tuple[Split, tuple[str, ...]]:
+    """The test part of a set alone, which needs no other part, and the names of its classes; see ``load``.
+
+    Raises:
+      DataError: See ``load``.
+    """
+    return _load_test(name, data_dir, image_size)
 
 
 def _hold_out_test(train: Split, name: str) -> tuple[Split, Split]:

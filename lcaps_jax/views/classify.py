@@ -8,11 +8,13 @@ import pathlib
 import jax
 import numpy as np
 
-from lcaps_jax.data import DataError, folder
-from lcaps_jax.data.resize import fit_size
+from lcaps_jax.data import MNIST_FORM, DataError, pictures
+from lcaps_jax.data.ground import brightness
+from lcaps_jax.data.resize import prepared
 from lcaps_jax.errors import arg
 from lcaps_jax.networks import NetworkOutput
 from lcaps_jax.runs import Run
+from lcaps_jax.runtime import say
 from lcaps_jax.views import plots
 
 FOLDER = "classified"
@@ -63,19 +65,53 @@ def find(pattern: str) -> list[pathlib.Path]:
     return files
 
 
-def classify(run: Run, files: Sequence[pathlib.Path]) -> Iterator[Classified]:
+def classify(
+    run: Run, files: Sequence[pathlib.Path], *, invert: bool = False, centre: bool = False
+) -> Iterator[Classified]:
     """Classifies image files, fitted to the size that the network was trained on by black borders or scaling down.
 
+    Files that cannot be read are listed and left out where the run's ``keep_going`` is set. At the end a line says
+    where the ground of images is unlike that of the training data.
+
+    Args:
+      run: Trained network.
+      files: Image files.
+      invert: Whether black and white change places.
+      centre: Whether each image is a digit, to be centred as MNIST's are.
+
     Raises:
-      data.DataError: A file is no image; it is refused before any is classified.
+      data.DataError: A file is no image, which is refused before any is classified; or ``centre`` is asked of a network
+        that was trained on other images than MNIST's.
     """
-    folder.describe(files)
-    for start in range(0, len(files), _BATCH):
-        part = files[start : start + _BATCH]
-        images = [fit_size(folder.read(file, run.channels)[None], run.config.image_size)[0] for file in part]
-        output = run(np.stack(images))
-        for i, (file, image) in enumerate(zip(part, images)):
+    if centre and run.config.dataset not in MNIST_FORM:
+        raise DataError(
+            f"{arg('centre')}: the network was trained on {run.config.dataset}; digits are centred for networks that "
+            f"were trained on {', '.join(MNIST_FORM)}."
+        )
+    survey = pictures.survey(files, run.config.keep_going)
+    faults = dict(survey.faults)
+    measured = []
+    for start in range(0, len(survey.files), _BATCH):
+        images = {}
+        for file in survey.files[start : start + _BATCH]:
+            try:
+                image = pictures.read(file, run.channels, survey.shallow)
+            except DataError as error:
+                if not run.config.keep_going:
+                    raise
+                faults[file] = str(error)
+                continue
+            images[file] = prepared(image, run.config.image_size, invert, centre)
+        if not images:
+            continue
+        stacked = np.stack(list(images.values()))
+        measured.append(brightness(stacked))
+        output = run(stacked)
+        for i, (file, image) in enumerate(images.items()):
             yield Classified(file, image, jax.tree.map(lambda x, i=i: x[i : i + 1], output))
+    pictures.list_faults(faults, len(files))
+    if run.ground and measured and (warning := run.ground.warning("images", np.concatenate(measured))):
+        say(warning)
 
 
 def draw(run: Run, classified: Classified, workdir: pathlib.Path, number: int) -> pathlib.Path:

@@ -129,6 +129,23 @@ def test_a_set_without_a_test_part_has_one_held_out_and_says_so(made_colours, ca
     np.testing.assert_array_equal(data.load("made_without_test", made_colours).test.images, source.test.images)
 
 
+class _MadeForTests(_MadeWithoutTest):
+    """The same with a test part alone."""
+
+    name = "made_for_tests"
+
+    def _split_generators(self, dl_manager):
+        return {"test": super()._split_generators(dl_manager)["train"]}
+
+
+def test_a_test_part_needs_no_training_part(tmp_path):
+    _MadeForTests(data_dir=str(tmp_path)).download_and_prepare()
+    test = data.load_test("made_for_tests", str(tmp_path), 28)
+    assert test.images.shape == (200, 28, 28, 3)
+    with pytest.raises(DataError, match=r"has no train part, only \['test'\]"):
+        data.load("made_for_tests", str(tmp_path))
+
+
 def test_a_set_too_large_is_refused_before_it_is_read(made_colours, monkeypatch):
     monkeypatch.setattr(
         tfds_sets.parallel, "check_fits", lambda nbytes, what: (_ for _ in ()).throw(DataError(f"{what}: {nbytes}"))

@@ -2,15 +2,17 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import unicodedata
 
 import numpy as np
 from PIL import Image
 import pytest
 
-from lcaps_jax import commands, data
+from lcaps_jax import commands, data, runs
 from lcaps_jax.config import Config, ConfigError
-from lcaps_jax.data import DataError, folder
+from lcaps_jax.data import DataError, pictures
 from lcaps_jax.views import classify
 import workloads
 
@@ -86,8 +88,6 @@ def test_any_format_mode_and_size(tmp_path):
     grey = Image.fromarray(half)
     clear = np.zeros((10, 20, 4), np.uint8)  # white where it is opaque
     clear[..., :3], clear[:, :10, 3] = 255, 255
-    turned = Image.Exif()
-    turned[0x0112] = 8  # to be turned by a quarter, anticlockwise, to be seen upright
     files = {
         "a.bmp": grey, "b.gif": grey, "c.webp": grey.convert("RGB"),
         "d.tif": Image.fromarray(half.astype(np.uint16) * 257), "e.png": Image.fromarray(clear),
@@ -97,13 +97,11 @@ def test_any_format_mode_and_size(tmp_path):
     for name, image in files.items():
         image.save(tmp_path / name, **({"quality": 100} if name == "f.jpg" else {}))
         for channels in (1, 3):
-            pixels = folder.read(tmp_path / name, channels)
+            pixels = pictures.read(tmp_path / name, channels)
             assert pixels.shape == (10, 20, channels) and pixels.dtype == np.uint8
             assert (pixels[:, :8] > 240).all() and (pixels[:, 12:] < 15).all(), name
-    grey.rotate(-90, expand=True).save(tmp_path / "i.jpg", exif=turned, quality=100)
-    assert folder.read(tmp_path / "i.jpg", 1).shape == (10, 20, 1)
-    assert folder.describe([tmp_path / "i.jpg"]) == (1, {(20, 10): tmp_path / "i.jpg"})
-    assert folder.describe([tmp_path / "a.bmp", tmp_path / "c.webp"])[0] == 3
+    assert pictures.survey([tmp_path / name for name in ("a.bmp", "d.tif", "f.jpg", "g.png", "i.pgm")]).channels == 1
+    assert pictures.survey([tmp_path / "a.bmp", tmp_path / "c.webp"]).channels == 3
 
 
 @pytest.mark.parametrize(
@@ -130,6 +128,114 @@ def test_what_cannot_be_used_is_named(tmp_path, spoil, message):
     spoil(tmp_path)
     with pytest.raises(DataError, match=message):
         data.load("folder", str(tmp_path))
+
+
+def test_with_keep_going_the_rest_is_read_and_the_others_are_listed(tmp_path, capsys):
+    _folder(tmp_path)
+    (tmp_path / "train" / "cat" / "x.png").write_text("no")
+    cut = sorted((tmp_path / "test" / "dog").iterdir())[0]
+    _cut(cut)
+    source = data.load("folder", str(tmp_path), keep_going=True)
+    assert len(source.train) == 12 and len(source.test) == 11
+    printed = capsys.readouterr().out
+    assert "2 of 25 image files cannot be read and are left out:" in printed
+    assert "x.png is not an image" in printed and f"{cut} cannot be read" in printed
+    for file in (tmp_path / "train" / "emu").iterdir():
+        file.write_text("no")
+    with pytest.raises(DataError, match="train/emu has no image that can be read"):
+        data.load("folder", str(tmp_path), keep_going=True)
+
+
+def test_the_file_that_makes_a_grey_set_coloured_is_named(tmp_path, capsys):
+    _folder(tmp_path, colour=False)
+    assert data.load("folder", str(tmp_path)).channels == 1
+    assert capsys.readouterr().out == ""
+    Image.new("P", (20, 20), 3).save(tmp_path / "test" / "emu" / "x.png")
+    assert data.load("folder", str(tmp_path)).channels == 3
+    assert f"1 of the 25 images in {tmp_path} are in colour, as {tmp_path}/test/emu/x.png" in capsys.readouterr().out
+
+
+def test_training_images_that_cannot_be_told_apart_are_refused(tmp_path, capsys):
+    _folder(tmp_path, colour=False)
+    files = list((tmp_path / "train").glob("*/*"))
+    for value, what in ((0, "all 12 images have the value 0 in every pixel"), (1, "all 12 images are the same")):
+        for file in files:
+            _save(file, np.eye(20, dtype=np.uint8) * value)
+        with pytest.raises(DataError, match=f"The train part of folder cannot be learned: {what}"):
+            data.load("folder", str(tmp_path))
+    for i, file in enumerate(files):
+        _save(file, np.eye(20, dtype=np.uint8) * (i + 1))
+    data.load("folder", str(tmp_path))
+    assert "use a sliver of their range, the values 0 to 12 of 0 to 255" in capsys.readouterr().out
+
+
+def test_names_of_classes_are_utf_8_in_one_normal_form(tmp_path, capsys):
+    whole, apart = (unicodedata.normalize(form, "\u00e9mu") for form in ("NFC", "NFD"))
+    _folder(tmp_path, classes=("cat", apart), parts=("train",))
+    _folder(tmp_path, classes=("cat", whole), parts=("test",))
+    assert data.load("folder", str(tmp_path)).class_names == ("cat", whole)
+    test = data.load_test("folder", str(tmp_path), 20, class_names=(apart, "cat"))  # as an older network has it
+    assert len(test) == 8 and set(test.labels) == {0, 1}
+    (tmp_path / "train" / os.fsdecode(b"\xe9mu")).mkdir()
+    with pytest.raises(DataError, match=r"train/.udce9mu': the name of a class must be UTF-8"):
+        data.load("folder", str(tmp_path))
+
+
+@pytest.mark.parametrize("part", ["val", "validation"])
+def test_a_folder_beside_train_is_the_validation_part(tmp_path, capsys, monkeypatch, part):
+    _folder(tmp_path, colour=False, size=28)
+    _folder(tmp_path, parts=(part, "raw"), count=2, colour=False, size=28)
+    assert len(data.load("folder", str(tmp_path)).validation) == 6
+    assert f"Of the folders in {tmp_path}, these are not used: raw." in capsys.readouterr().out
+    used = {}
+
+    def fit(config, network, train_split, validation, *rest):
+        used[config.validation_size] = len(train_split), len(validation)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "fit", fit)
+    settings = Config(**workloads.TINY | {"dataset": "folder", "data_dir": str(tmp_path), "batch_size": 4})
+    for validation_size in (0, 3):
+        with pytest.raises(KeyboardInterrupt):
+            commands.train(
+                dataclasses.replace(settings, validation_size=validation_size), tmp_path / str(validation_size)
+            )
+    assert used == {0: (12, 6), 3: (9, 3)}
+    assert "3 training images are held out, so the validation part of folder is not used" in capsys.readouterr().out
+    (tmp_path / "valid").mkdir()
+    _folder(tmp_path, parts=("valid",))
+    with pytest.raises(DataError, match=f"has the folders {part} and valid"):
+        data.load("folder", str(tmp_path))
+
+
+def test_a_test_part_needs_no_other(tmp_path, capsys):
+    split = _folder(tmp_path / "a", parts=("test",), size=28)
+    names = ["cat", "dog", "emu"]
+    config = dataclasses.replace(workloads.tiny_config(), data_dir=str(tmp_path / "a"))
+    test = runs.load_test("folder", config, names, 1)  # coloured, for a network that was trained on grey images
+    assert np.bincount(test.labels).tolist() == np.bincount(split.labels).tolist() and test.channels == 1
+    assert "folder: its images are in colour, and are made grey, as the network's are." in capsys.readouterr().out
+    _folder(tmp_path / "b", parts=("train",), count=30)
+    held_out = data.load_test("folder", str(tmp_path / "b"), 20)
+    np.testing.assert_array_equal(held_out.images, data.load("folder", str(tmp_path / "b")).test.images)
+    with pytest.raises(DataError, match="c/test is not there: images are expected as .*CLASS/FILE"):
+        data.load_test("folder", str(tmp_path / "c"), 20)
+
+
+def test_a_share_held_out_that_is_far_from_a_fifth_is_said(tmp_path, capsys):
+    """A file's own content decides, here those of so many files of which one, none, or more is held out."""
+    said = set()
+    for value in range(20):
+        for name, pixel in (("a", value), ("a", value + 20), ("b", value + 40), ("b", value + 60)):
+            _save(tmp_path / str(value) / "train" / name / f"{pixel}.png", np.eye(8, dtype=np.uint8) * (pixel + 1))
+        try:
+            source = data.load("folder", str(tmp_path / str(value)))
+        except DataError:
+            continue  # none is held out
+        far = " %, far from a fifth" in capsys.readouterr().out
+        assert far == (len(source.test) > 1)
+        said.add(far)
+    assert said == {False, True}
 
 
 def _cut(file: pathlib.Path) -> None:

@@ -1,10 +1,14 @@
 """Image files through a network: what is said of each."""
 
+import dataclasses
 import re
 
 import numpy as np
 from PIL import Image
+import pytest
 
+from lcaps_jax import data
+from lcaps_jax.data import DataError, ground
 from lcaps_jax.views import classify
 import workloads
 
@@ -32,3 +36,27 @@ def test_a_line_of_a_network_with_a_frame_says_where_it_is_and_the_angle(tmp_pat
     (searched,) = classify.classify(run.searching([-30, 30]), [_file(tmp_path)])
     assert re.search(r"column 16\.5, turned by -?30 degrees$", searched.line(run.class_names))
     assert classify.draw(run, classified, tmp_path, 0).exists()
+
+
+def test_files_on_another_ground_are_pointed_out_unless_they_are_inverted(tmp_path, capsys):
+    run = dataclasses.replace(workloads.untrained_run(), ground=ground.MNIST)
+    (digit,), file = data.load("sample").test.images[:1, ..., 0], tmp_path / "a.png"
+    Image.fromarray(255 - np.pad(digit, 20)).save(file)
+    list(classify.classify(run, [file]))
+    assert "images: the ground of 1 of 1 images is unlike the training data's" in capsys.readouterr().out
+    (classified,) = classify.classify(run, [file], invert=True, centre=True)
+    assert capsys.readouterr().out == ""
+    assert np.ptp(np.argwhere(classified.image[..., 0]), axis=0).max() == 19  # as large as MNIST's digits
+    elsewhere = dataclasses.replace(run, config=dataclasses.replace(run.config, dataset="cifar10"))
+    with pytest.raises(DataError, match="centre: the network was trained on cifar10"):
+        list(classify.classify(elsewhere, [file], centre=True))
+
+
+def test_with_keep_going_files_that_cannot_be_read_are_listed(tmp_path, capsys):
+    run, file = workloads.untrained_run(keep_going=True), _file(tmp_path)
+    (tmp_path / "text.png").write_text("no")
+    (tmp_path / "cut.png").write_bytes(file.read_bytes()[:60])
+    found = classify.classify(run, [tmp_path / "cut.png", tmp_path / "text.png", file])
+    assert [classified.file for classified in found] == [file]
+    printed = capsys.readouterr().out
+    assert "2 of 3 image files cannot be read and are left out:" in printed and "cut.png cannot be read" in printed

@@ -1,0 +1,66 @@
+"""How bright the images of a set and their borders are: dark ink on white paper is told from white ink on black.
+
+Axes: ``N`` images, ``I`` their size, ``C`` channels.
+"""
+
+import dataclasses
+
+import numpy as np
+
+# A brightness is unlike others where it is further from their mean than this, and than so many of their deviations.
+_FAR, _DEVIATIONS = 0.25, 3.0
+
+
+def brightness(images: np.ndarray) -> np.ndarray:
+    """Mean of each image ``[N, I, I, C]`` uint8 and of its outermost pixels, ``[N, 2]`` from 0, black, to 1, white."""
+    rows, columns = images[:, [0, -1]], images[:, 1:-1, [0, -1]]
+    border = np.concatenate([part.reshape(len(images), -1) for part in (rows, columns)], axis=1)
+    return np.stack([images.mean(axis=(1, 2, 3)), border.mean(axis=1)], axis=1) / 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Ground:
+    """The brightness of a set's images and of their borders.
+
+    Attributes:
+      mean: Means over the images of an image's brightness and of its border's, from 0, black, to 1, white.
+      deviation: Their standard deviations over the images.
+    """
+
+    mean: tuple[float, float]
+    deviation: tuple[float, float]
+
+    @classmethod
+    def of(cls, images: np.ndarray) -> "Ground":
+        """The ground of images ``[N, I, I, C]`` uint8."""
+        measured = brightness(images)
+        (mean, border), deviations = measured.mean(0).round(4).tolist(), measured.std(0).round(4).tolist()
+        return cls((mean, border), (deviations[0], deviations[1]))
+
+    def unlike(self, measured: np.ndarray) -> np.ndarray:
+        """Which images, of ``brightness [N, 2]``, are far darker or brighter than those of the set, ``[N]`` bool."""
+        far = np.maximum(_FAR, _DEVIATIONS * np.array(self.deviation))
+        return np.any(np.abs(measured - np.array(self.mean)) > far, axis=1)
+
+    def warning(self, what: str, measured: np.ndarray, share: float = 0.0) -> str | None:
+        """A line about images whose ground is unlike that of the set.
+
+        Args:
+          what: Name of the images in the line.
+          measured: Their brightness, ``[N, 2]``.
+          share: Share of them up to which nothing is said.
+        """
+        unlike = self.unlike(measured)
+        if unlike.sum() <= share * len(measured):
+            return None
+        mean, border = measured[unlike].mean(axis=0)
+        line = (
+            f"{what}: the ground of {unlike.sum()} of {len(measured)} images is unlike the training data's (brightness "
+            f"{mean:.2f}, at the border {border:.2f}; there {self.mean[0]:.2f} and {self.mean[1]:.2f})."
+        )
+        if self.unlike(1 - measured[unlike]).mean() < 1 / 2:
+            line += " Inverted, they are like it."
+        return line
+
+
+MNIST = Ground((0.1307, 0.0), (0.0432, 0.0003))  # of its training digits
