@@ -212,6 +212,8 @@ def test_paths_that_cannot_be_used_are_named_and_a_tilde_is_the_home(tiny_run, t
     assert done.returncode == 1 and done.stderr.strip().endswith("several with commas between.")
     done = workloads.evaluate(tiny_run[0], check=False, report=tmp_path)
     assert done.returncode == 1 and f"Is a directory: '{tmp_path}'" in done.stderr and "Traceback" not in done.stderr
+    done = workloads.evaluate(tiny_run[0], check=False, invert=True)
+    assert done.returncode == 1 and "--invert: needs --images" in done.stderr
     monkeypatch.setenv("HOME", str(tmp_path))
     done = workloads.evaluate(pathlib.Path("~") / "nothing", check=False)
     assert done.returncode == 1 and f"{tmp_path}/nothing is not a run" in done.stderr

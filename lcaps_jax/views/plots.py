@@ -79,8 +79,11 @@ def save(figure: Figure, workdir: pathlib.Path, name: str, folder: str = "") -> 
 
 
 def _plain(name: str) -> str:
-    """A name for Matplotlib to show as it is, because text between dollar signs would become a formula."""
-    return name.replace("$", r"\$")
+    """A name for Matplotlib to show as it is, because text between dollar signs would become a formula.
+
+    The bytes of a file's name that are not UTF-8, which no font has, become backslashes and numbers.
+    """
+    return name.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
 
 
 def show_image(axes, image: np.ndarray) -> None:

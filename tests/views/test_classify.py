@@ -1,13 +1,14 @@
 """Image files through a network: what is said of each."""
 
 import dataclasses
+import os
 import re
 
 import numpy as np
 from PIL import Image
 import pytest
 
-from lcaps_jax import data
+from lcaps_jax import data, runtime
 from lcaps_jax.data import DataError, ground
 from lcaps_jax.views import classify
 import workloads
@@ -50,6 +51,15 @@ def test_files_on_another_ground_are_pointed_out_unless_they_are_inverted(tmp_pa
     elsewhere = dataclasses.replace(run, config=dataclasses.replace(run.config, dataset="cifar10"))
     with pytest.raises(DataError, match="centre: the network was trained on cifar10"):
         list(classify.classify(elsewhere, [file], centre=True))
+
+
+def test_a_file_whose_name_is_not_utf_8_is_named_and_drawn(tmp_path, capsys):
+    run, file = workloads.untrained_run(), tmp_path / os.fsdecode(b"\xe9.png")
+    _file(tmp_path).rename(file)
+    (classified,) = classify.classify(run, [file])
+    runtime.say(classified.line(run.class_names))
+    assert r"/\udce9.png: " in capsys.readouterr().out
+    assert classify.draw(run, classified, tmp_path, 0).exists()
 
 
 def test_with_keep_going_files_that_cannot_be_read_are_listed(tmp_path, capsys):
