@@ -5,12 +5,14 @@ import dataclasses
 import chex
 import jax
 import numpy as np
+from PIL import Image
 import pytest
 
 import lcaps_jax
 from lcaps_jax import data, pretrained, training
 from lcaps_jax.config import ConfigError
 from lcaps_jax.training import wilson_interval
+from lcaps_jax.views import classify
 
 
 @pytest.mark.parametrize("path", [pretrained.MNIST_SMALL, pretrained.MNIST_FRAMED], ids=lambda path: path.stem)
@@ -47,3 +49,23 @@ def test_another_file_is_refused(tmp_path, content):
         lcaps_jax.load_pretrained(path)
     with pytest.raises(ConfigError, match=r"none\.npz is not a network"):
         lcaps_jax.load_pretrained(tmp_path / "none.npz")
+
+
+def test_ink_on_paper_is_read_by_the_shipped_network(tmp_path, capsys):
+    """Digits on part of a sheet, as they are, and inverted and centred."""
+    split, run = data.load("sample").test.take(np.arange(24)), lcaps_jax.load_pretrained()
+    files = []
+    for i, digit in enumerate(split.images[..., 0]):
+        large = Image.fromarray(digit).resize((84, 84), Image.Resampling.LANCZOS)
+        sheet = np.pad(np.asarray(large), ((90, 20), (10, 60)))
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(240 - (0.8 * sheet).astype(np.uint8)).save(files[-1])
+
+    def right(**how):
+        labels = [classified.output.activity[0].argmax() for classified in classify.classify(run, files, **how)]
+        return np.sum(labels == split.labels)
+
+    assert right() < 8
+    assert "the ground of 24 of 24 images is unlike the training data's" in capsys.readouterr().out
+    assert right(invert=True, centre=True) >= 22
+    assert capsys.readouterr().out == ""
