@@ -28,7 +28,10 @@ _WORKDIR = flags.DEFINE_list("workdir", None, "Folder of the run; for --report, 
 _EVAL_DATASETS = flags.DEFINE_list("eval_datasets", None, "Test sets, as for train.py. Default: those of the run.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets. Default: that of the run.")
 _CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", LAST, [LAST, BEST], "The last checkpoint, or the best by validation error."
+    "checkpoint",
+    None,
+    [LAST, BEST],
+    "The last checkpoint, or the best by validation error. Default: the best of a run with --patience, else the last.",
 )
 _AFFNIST_VARIANTS = flags.DEFINE_integer(
     "affnist_variants",

@@ -5,9 +5,15 @@
 The same command again continues an interrupted run.
 """
 
+import signal
+import sys
+
+# Ctrl-C during the imports below, which take seconds, would print a traceback.
+_ON_INTERRUPT = signal.signal(signal.SIGINT, signal.SIG_DFL) if __name__ == "__main__" else None
+
 from absl import flags
 
-from lcaps_jax import cli, commands, config
+from lcaps_jax import cli, commands, config, usage
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: settings, checkpoints, plots.", required=True)
 config.define_flags()
@@ -22,4 +28,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _ON_INTERRUPT)
+    usage.check(sys.argv, flags.FLAGS, __doc__)
     cli.run(main)

@@ -1,8 +1,10 @@
 """What train.py and eval.py do: train a run in its folder, and evaluate one."""
 
 from collections.abc import Iterable, Mapping, Sequence
+import contextlib
 import dataclasses
 import pathlib
+import time
 
 from lcaps_jax import data, networks, parallel, runs
 from lcaps_jax.config import CONFIG_FILE, FIXED, Config, ConfigError, read_config, write_config
@@ -11,9 +13,21 @@ from lcaps_jax.data.augment import place
 from lcaps_jax.errors import arg, renamed
 from lcaps_jax.runs import Run
 from lcaps_jax.runtime import say
-from lcaps_jax.training import LAST, Evaluation, evaluate, fit, make_eval_steps, on_devices, plan_of
+from lcaps_jax.training import (
+    BEST,
+    LAST,
+    Checkpoints,
+    Evaluation,
+    evaluate,
+    fit,
+    make_eval_steps,
+    on_devices,
+    plan_of,
+)
 from lcaps_jax.training.checkpoints import check_path
 from lcaps_jax.views import plots
+
+_SECONDS_BETWEEN_PICTURES = 60
 
 
 def train(config: Config, workdir: str | pathlib.Path) -> None:
@@ -34,7 +48,10 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
     """
     workdir = pathlib.Path(workdir)
     check_path(workdir)
-    parallel.check_batch_size(config.batch_size)
+    if config.batch_size:
+        parallel.check_batch_size(config.batch_size)
+    config = _of_own_images(config)
+    given = config.given()
     if config.data_dir and "://" not in config.data_dir:  # as it is meant here, wherever the run is evaluated later
         config = dataclasses.replace(config, data_dir=str(pathlib.Path(config.data_dir).absolute()))
     config, finished = _continued(config, workdir)
@@ -44,8 +61,8 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
 
     with renamed(name="dataset"):
         source = data.load(config.dataset, config.data_dir, config.image_size, keep_going=config.keep_going)
-    config = config.resolved(source.image_size, source.max_shift)
     train_split, validation = _training_parts(config, source)
+    config = config.resolved(source.image_size, source.max_shift, len(train_split))
     if (workdir / CONFIG_FILE).exists():
         runs.check_same_data(workdir, source, len(train_split))
     if config.placement == FIXED:
@@ -64,20 +81,76 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
     with runs.alone(workdir):
         if parallel.is_main():
             write_config(workdir, config, runs.describe(workdir, source, len(train_split)))
+        say(f"Settings other than the defaults: {_listed(given)}.")
+        pictures = _Pictures()
 
-        def on_epoch(evaluations, state, step):
+        def on_epoch(evaluations, state, step, is_last):
             for measured in (workdir / runs.MEASURED).glob("*.json"):  # they describe the network as it was before
                 measured.unlink()
             run = Run(network, state.params, config, source.class_names, source.channels, step)
-            plots.write_all(run, workdir, evaluations, tests)
+            if is_last or pictures.due:
+                plots.write_all(run, workdir, evaluations, tests)
+                pictures.drawn()
             # Results come last, because a run that has them is finished. Results of later steps go with their network.
             runs.add_results(workdir, config, evaluations, tests, step, later_too=False)
 
         fitted = fit(config, network, train_split, validation, tests, workdir, on_epoch)
+    _say_what_is_there(config, workdir)
     for name, evaluation in fitted.evaluations.items():
         result = format_result(evaluation.result(fitted.steps))
         say(f"{name}: {result} after {fitted.steps} steps, {fitted.seconds / 60:.1f} minutes")
     say(f"Everything is in {workdir}; pictures in {workdir / plots.FOLDER}.")
+
+
+class _Pictures:
+    """When pictures are due: at most once a minute, because drawing them takes seconds."""
+
+    def __init__(self):
+        self.drawn()
+
+    def drawn(self) -> None:
+        self._since = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() - self._since >= _SECONDS_BETWEEN_PICTURES
+
+
+def _of_own_images(config: Config) -> Config:
+    """The settings with the data set ``folder`` where the sample was left and the data folder holds image files."""
+    if config.data_dir is None or config.dataset != Config.dataset:
+        return config
+    if folder.holds_images(config.data_dir):
+        say(f"{config.data_dir} holds folders of images: --dataset={folder.NAME} is taken.")
+        return dataclasses.replace(config, dataset=folder.NAME)
+    if set(config.eval_datasets or ()) <= {config.dataset}:
+        raise ConfigError(
+            f"{arg('data_dir')}={config.data_dir}: does nothing to the bundled {config.dataset}, and holds no image "
+            f"files as train/CLASS/FILE or CLASS/FILE. Give such a folder, or another {arg('dataset')}."
+        )
+    return config
+
+
+def _listed(settings: Mapping) -> str:
+    """Settings in words."""
+    return ", ".join(f"{name}={value}" for name, value in settings.items()) or "none"
+
+
+def _say_what_is_there(config: Config, workdir: pathlib.Path) -> None:
+    """Says what the folder of a finished run holds that one may want to see or to remove."""
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+        best, spare = checkpoints.steps(BEST), checkpoints.spare()
+    if best:
+        default = "evaluates it" if config.patience else "--checkpoint=best evaluates it"
+        say(f"The lowest validation error was at step {best[-1]}: eval.py {default}.")
+    freed = f" To free {sum(map(_megabytes, spare)):.0f} of them: rm -r {' '.join(map(str, spare))}" if spare else ""
+    say(f"{workdir} takes {_megabytes(workdir):.0f} MB, with Adam's moments for more epochs.{freed}")
+    say(f"To see its curves: pip install tensorboard && tensorboard --logdir={workdir}")
+
+
+def _megabytes(path: pathlib.Path) -> float:
+    """Size of all files in a folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6
 
 
 def _continued(config: Config, workdir: pathlib.Path) -> tuple[Config, bool]:
@@ -106,11 +179,16 @@ def _continued(config: Config, workdir: pathlib.Path) -> tuple[Config, bool]:
 
 def _end_of(config: Config) -> str:
     """Why a finished run is finished, in words."""
-    if not config.stop_at_error:
+    ends, without = [f"{config.epochs} epochs"], []
+    if config.stop_at_error:
+        ends.append(f"an error of at most {config.stop_at_error} %")
+        without.append("--stop_at_error")
+    if config.patience:
+        ends.append(f"{config.patience} epochs without a lower validation error")
+        without.append("--patience")
+    if not without:
         return f"{config.epochs} epochs. A larger --epochs continues it."
-    return (
-        f"{config.epochs} epochs, or an error of at most {config.stop_at_error} %. Without --stop_at_error it goes on."
-    )
+    return f"{', or '.join(ends)}. Without {' and '.join(without)} it goes on."
 
 
 def _training_parts(config: Config, source: data.Source) -> tuple[data.Split, data.Split | None]:

@@ -13,8 +13,9 @@ import typing
 
 from absl import flags
 
-from lcaps_jax import frames, networks
+from lcaps_jax import frames, networks, parallel
 from lcaps_jax.convolution import METHODS
+from lcaps_jax.data import augment
 from lcaps_jax.errors import ArgumentError, UserError, arg
 from lcaps_jax.files import write_json
 from lcaps_jax.networks import base, ladder, released
@@ -23,6 +24,12 @@ PRECISIONS = ("float32", "bfloat16")
 FRESH, FIXED = PLACEMENTS = ("fresh", "fixed")
 CONFIG_FILE = "config.json"
 _AFFNIST_VARIANTS = 32  # of each digit, in the official set
+
+# What follows from the number of training images where it is not given; docs/tutorial.md says what was tried.
+_BATCH, _LEAST_BATCH, _STEPS_PER_EPOCH = 100, 20, 20
+_EPOCHS, _FEW_STEPS, _SMALL_SET_STEPS = 10, 500, 800
+_DECAY_STEPS, _DECAYS, _LEAST_DECAY_STEPS = 1000, 20, 40
+_EVALUATIONS, _STEPS_BETWEEN_EVALUATIONS = 20, 40
 
 
 class ConfigError(UserError, ValueError):
@@ -124,6 +131,30 @@ class Config:
         "expanded_mnist without a frame, else 0.",
         minimum=0,
     )
+    flip: str = _setting(
+        augment.NO_FLIP,
+        "Training images are mirrored at random: left and right (horizontal), top and bottom (vertical), both, or "
+        "none.",
+        choices=augment.FLIPS,
+    )
+    max_rotation: float = _setting(
+        0.0,
+        "Training images are turned at random by up to this many degrees each way, before they are shifted.",
+        minimum=0.0,
+        maximum=180.0,
+    )
+    max_scale: float = _setting(
+        1.0,
+        "Training images are scaled at random by up to this factor, up or down, before they are shifted.",
+        minimum=1.0,
+        maximum=4.0,
+    )
+    max_brightness: float = _setting(
+        0.0,
+        "The brightness of training images is multiplied at random by 1 plus or minus up to this.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     placement: str = _setting(
         FRESH,
         "Random shifts of the training images: fresh ones each time or, as an ablation, fixed ones for the whole run.",
@@ -143,13 +174,27 @@ class Config:
         "Draw a new order of the images every epoch. Default: on for the paper's network, off for the released one.",
     )
 
-    batch_size: int = _setting(100, "Images of a step, over all devices.", minimum=1)
-    epochs: int = _setting(
-        10, "Passes over the training set; a larger number continues a finished run.", minimum=1, may_change=True
+    batch_size: int | None = _setting(
+        None,
+        "Images of a step, over all devices. Default: 100; with fewer than 2,000 training images a twentieth of them, "
+        "but at least 20.",
+        minimum=1,
+    )
+    epochs: int | None = _setting(
+        None,
+        "Passes over the training set; a larger number continues a finished run. Default: 10, or 800 steps' "
+        "worth where 10 epochs are fewer than 500 steps.",
+        minimum=1,
+        may_change=True,
     )
     learning_rate: float = _setting(1e-3, "Adam's learning rate at the start.")
     decay_rate: float = _setting(0.9, "Factor of the learning rate's exponential decay.")
-    decay_steps: int = _setting(1000, "Steps over which the learning rate decays by one factor.", minimum=1)
+    decay_steps: int | None = _setting(
+        None,
+        "Steps over which the learning rate decays by one factor. Default: 1000; where 10 epochs are fewer than "
+        "500 steps, a twentieth of all steps, but at least 40.",
+        minimum=1,
+    )
     decay_staircase: bool = _setting(False, "Decay in jumps every decay_steps rather than smoothly.")
     seed: int = _setting(
         0,
@@ -185,11 +230,28 @@ class Config:
         "so. 0: never.",
         may_change=True,
     )
+    patience: int = _setting(
+        0,
+        "Epochs without a lower validation error after which training stops; eval.py then evaluates the best "
+        "checkpoint. Needs a validation_size. 0: never.",
+        minimum=0,
+        may_change=True,
+    )
+    eval_every: int | None = _setting(
+        None,
+        "Epochs between evaluations, before each of which a checkpoint is saved. Default: 1; more where epochs are "
+        "many and shorter than 40 steps.",
+        minimum=1,
+        may_change=True,
+    )
     log_every: int = _setting(
         20, "Steps between lines of the log, which the devices run in one call.", minimum=1, may_change=True
     )
     checkpoint_every: int | None = _setting(
-        None, "Steps between checkpoints, rounded up to log_every. Default: one an epoch.", minimum=1, may_change=True
+        None,
+        "Steps between checkpoints, rounded up to log_every. Default: one before each evaluation.",
+        minimum=1,
+        may_change=True,
     )
 
     def __post_init__(self):
@@ -205,6 +267,11 @@ class Config:
             raise ConfigError(f"{stop}: must be a percentage, from 0 to below 100.")
         if self.stop_at_error and self.dataset not in (self.eval_datasets or (self.dataset,)):
             raise ConfigError(f"{stop}: {arg('eval_datasets')} must name {self.dataset}.")
+        if self.patience and not self.validation_size:
+            raise ConfigError(
+                f"{arg('patience')}={self.patience}: there is no image to validate on; give {arg('validation_size')}, "
+                "such as a tenth of the training images."
+            )
         with _as_config_error():
             networks.from_config(self, classes=2)
         if self.image_size is not None:
@@ -216,7 +283,7 @@ class Config:
             raise ConfigError(f"{arg(name)}={value}: must be one of {', '.join(choices)}.")
         if minimum is not None and value is not None and value < minimum:
             raise ConfigError(f"{arg(name)}={value}: must be at least {minimum}.")
-        if maximum is not None and value > maximum:
+        if maximum is not None and value is not None and value > maximum:
             raise ConfigError(f"{arg(name)}={value}: must be at most {maximum}.")
 
     @property
@@ -255,12 +322,18 @@ class Config:
         with _as_config_error():
             networks.from_config(self, classes=2).geometry(image_size)
 
-    def resolved(self, image_size: int, max_shift: int) -> "Config":
+    def given(self) -> dict:
+        """The settings that are not at their defaults, by name."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value != getattr(Config, name)}
+
+    def resolved(self, image_size: int, max_shift: int, images: int | None = None) -> "Config":
         """The same settings with every open default filled in, some of them by the data set.
 
         Args:
           image_size: Pixels along a side of the images.
           max_shift: Pixels by which the data set's training images are meant to be shifted.
+          images: Number of training images; None for a large set.
 
         Raises:
           ConfigError: The network does not fit the images.
@@ -271,9 +344,29 @@ class Config:
             max_shift=(0 if self.framed else max_shift) if self.max_shift is None else self.max_shift,
             shuffle=self.variant != released.RELEASED if self.shuffle is None else self.shuffle,
             eval_datasets=self.eval_datasets or (self.dataset,),
+            **self._schedule(images),
         )
         config.check_geometry(image_size)
         return config
+
+    def _schedule(self, images: int | None) -> dict[str, typing.Any]:
+        """Batch, epochs, decay and evaluations, which follow from the number of training images where not given.
+
+        A large set gets batches of 100 and ten epochs. A small one, of which ten epochs are fewer than 500 steps, gets
+        smaller batches and 800 steps, over which the learning rate falls to an eighth.
+        """
+        batch = self.batch_size or (_BATCH if images is None else _default_batch(images))
+        per_epoch = _FEW_STEPS if images is None else max(1, images // batch)
+        is_small = _EPOCHS * per_epoch < _FEW_STEPS
+        epochs = self.epochs or (-(-_SMALL_SET_STEPS // per_epoch) if is_small else _EPOCHS)
+        decay = max(_LEAST_DECAY_STEPS, epochs * per_epoch // _DECAYS) if is_small else _DECAY_STEPS
+        between = min(epochs // _EVALUATIONS, -(-_STEPS_BETWEEN_EVALUATIONS // per_epoch))
+        return {
+            "batch_size": batch,
+            "epochs": epochs,
+            "decay_steps": self.decay_steps or decay,
+            "eval_every": self.eval_every or max(1, between),
+        }
 
     def with_defaults_of(self, earlier: "Config") -> "Config":
         """The same settings; those left open, and those that do nothing, are taken from the run that they continue."""
@@ -297,7 +390,7 @@ class Config:
             raise ConfigError(
                 f"The run was made by another version: it has the settings {', '.join(unknown)}, unknown here."
             )
-        settings = dict(settings)
+        settings = {"eval_every": 1, **settings}  # as every run did before there was such a setting
         if settings.get("eval_datasets") is not None:
             settings["eval_datasets"] = tuple(settings["eval_datasets"])
         return cls(**settings)
@@ -311,11 +404,18 @@ class Config:
                     f"{arg(field.name)}={now}: the run in {workdir} was begun with {field.name}={before}, and "
                     f"changing it would change what is computed. Keep {before}, or give another {arg('workdir')}."
                 )
-        if self.epochs < earlier.epochs:
+        if None not in (self.epochs, earlier.epochs) and self.epochs < earlier.epochs:
             raise ConfigError(
                 f"{arg('epochs')}={self.epochs}: the run in {workdir} is set to {earlier.epochs} epochs; "
                 "they can only grow."
             )
+
+
+def _default_batch(images: int) -> int:
+    """A twentieth of the images in tens, from 20 to 100, that divides among the devices."""
+    tens = images // _STEPS_PER_EPOCH // 10 * 10
+    batch = parallel.round_up(min(max(_LEAST_BATCH, tens), _BATCH, max(1, images)))
+    return batch if batch <= images else max(1, parallel.round_down(images))
 
 
 @contextlib.contextmanager

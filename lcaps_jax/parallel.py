@@ -71,7 +71,7 @@ def check_batch_size(batch_size: int) -> None:
     """Raises DeviceError for a batch that does not divide among the devices, and names the nearest sizes that do."""
     devices = jax.device_count()
     if batch_size % devices:
-        lower, upper = batch_size // devices * devices, round_up(batch_size)
+        lower, upper = round_down(batch_size), round_up(batch_size)
         near = f"{upper}" if not lower else f"{lower} or {upper}"
         raise DeviceError(
             f"{arg('batch_size')}={batch_size} does not divide among {devices} devices; the nearest that does: {near}."
@@ -81,6 +81,11 @@ def check_batch_size(batch_size: int) -> None:
 def round_up(batch_size: int) -> int:
     """The smallest batch of at least that size that divides among the devices."""
     return -(-batch_size // jax.device_count()) * jax.device_count()
+
+
+def round_down(batch_size: int) -> int:
+    """The largest batch of at most that size that divides among the devices; 0 where it is less than one for each."""
+    return batch_size // jax.device_count() * jax.device_count()
 
 
 def shard(batches: np.ndarray) -> np.ndarray:

@@ -28,7 +28,18 @@ from lcaps_jax.errors import arg, renamed
 from lcaps_jax.files import PARTIAL, write_json
 from lcaps_jax.networks import Geometry, Network, NetworkOutput
 from lcaps_jax.runtime import say
-from lcaps_jax.training import BEST, LAST, Checkpoints, Evaluation, init_state, make_optimizer, plan_of
+from lcaps_jax.training import (
+    BEST,
+    LAST,
+    VALIDATION,
+    Checkpoints,
+    Evaluation,
+    init_state,
+    make_optimizer,
+    out_of_patience,
+    plan_of,
+    read_metrics,
+)
 
 RESULTS_FILE = "results.json"
 MEASURED = "experiments"  # folder of what the experiments have measured of a run
@@ -143,12 +154,13 @@ def _apply(network: Network, params: dict, images: np.ndarray) -> NetworkOutput:
     return cast(NetworkOutput, network.apply({"params": params}, to_unit_range(images)))
 
 
-def load_run(workdir: str | pathlib.Path, checkpoint: str = LAST) -> Run:
+def load_run(workdir: str | pathlib.Path, checkpoint: str | None = None) -> Run:
     """Loads the network of a run.
 
     Args:
       workdir: Folder of the run.
-      checkpoint: ``"last"``, or ``"best"`` by validation error.
+      checkpoint: ``"last"``, or ``"best"`` by validation error; None for the best one of a run that was to stop by
+        its validation error (``patience``), and for the last one of every other.
 
     Raises:
       ConfigError: The folder holds no run, or no such checkpoint.
@@ -156,6 +168,7 @@ def load_run(workdir: str | pathlib.Path, checkpoint: str = LAST) -> Run:
     """
     workdir = pathlib.Path(workdir)
     config, about = read_config(workdir)
+    checkpoint = checkpoint or (BEST if config.patience else LAST)
     network = networks.from_config(config, len(about["class_names"]))
     optimizer = make_optimizer(config)
     target = jax.eval_shape(lambda: init_state(network, optimizer, config, about["channels"]))
@@ -282,7 +295,9 @@ def is_finished(config: Config, workdir: pathlib.Path, archived: bool = False) -
         return False
     plan = plan_of(config, about["train_images"])
     good_enough = config.stop_at_error and results[config.dataset]["error"] <= config.stop_at_error
-    return bool(good_enough and plan.ends_epoch(last)) or last == plan.total_steps
+    errors = {line["step"]: line["error"] for line in read_metrics(workdir) if line["split"] == VALIDATION}
+    ended = config.patience and out_of_patience(errors, config.patience * plan.steps_per_epoch)
+    return bool((good_enough or ended) and plan.evaluates(last)) or last == plan.total_steps
 
 
 def is_empty(workdir: pathlib.Path) -> bool:

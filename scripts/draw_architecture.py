@@ -19,7 +19,7 @@ FLOORS = (
     ("data", "networks"),
     ("config",),
     ("training",),
-    ("runs", "cli"),
+    ("runs", "cli", "usage"),
     ("pretrained",),
     ("views",),
     ("commands",),

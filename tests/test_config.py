@@ -75,6 +75,11 @@ def test_json_round_trip(tmp_path):
         ({"learning_rate": 0.0}, r"learning_rate=0.0: must be positive"),
         ({"learning_rate": float("nan")}, r"learning_rate=nan"),
         ({"decay_rate": 1.5}, r"decay_rate=1.5: must be above 0 and at most 1"),
+        ({"patience": 3}, r"patience=3: there is no image to validate on; give validation_size"),
+        ({"flip": "left"}, r"flip=left: must be one of none, horizontal, vertical, both"),
+        ({"max_rotation": 181.0}, r"max_rotation=181.0: must be at most 180"),
+        ({"max_scale": 0.5}, r"max_scale=0.5: must be at least 1"),
+        ({"max_brightness": -0.1}, r"max_brightness=-0.1: must be at least 0"),
         ({"image_size": 16}, r"16x16 .* at least 17"),
         ({"image_size": 17, "k": 33}, r"k=33 of n=32"),
     ],
@@ -106,6 +111,37 @@ def test_settings_of_another_network_do_nothing_and_are_refused_in_new_runs(sett
 def test_k_too_large_for_the_data_s_own_size_is_refused():
     with pytest.raises(ConfigError, match="k=1153 of n=1152"):
         Config(k=1153).resolved(28, 0)
+
+
+@pytest.mark.parametrize(
+    "images, settings, expected",
+    [
+        # As ever: MNIST, the sample, the sample less what is held out.
+        (60_000, {}, (100, 10, 1000, 1)),
+        (8_000, {}, (100, 10, 1000, 1)),
+        (None, {}, (100, 10, 1000, 1)),
+        (5_000, {}, (100, 10, 1000, 1)),
+        (60_000, {"epochs": 100}, (100, 100, 1000, 1)),
+        # Small sets: 800 steps, over which the learning rate falls twenty times.
+        (4_999, {}, (100, 17, 41, 1)),
+        (1_000, {}, (50, 40, 40, 2)),
+        (144, {}, (20, 115, 40, 5)),
+        (144, {"epochs": 10}, (20, 10, 40, 1)),
+        (144, {"batch_size": 72}, (72, 400, 40, 20)),
+        (31, {}, (20, 800, 40, 40)),
+        (7, {}, (6, 800, 40, 40)),  # on two devices
+        (144, {"decay_steps": 5, "eval_every": 3}, (20, 115, 5, 3)),
+    ],
+)
+def test_batch_epochs_decay_and_evaluations_follow_from_the_number_of_images(images, settings, expected):
+    config = Config(**settings).resolved(28, 0, images)
+    assert (config.batch_size, config.epochs, config.decay_steps, config.eval_every) == expected
+
+
+def test_a_run_of_before_there_was_such_a_setting_is_evaluated_after_each_epoch():
+    settings = workloads.tiny_config().to_json()
+    del settings["eval_every"]
+    assert Config.from_json(settings).eval_every == 1
 
 
 def test_what_may_change_when_a_run_goes_on():

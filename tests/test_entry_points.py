@@ -191,6 +191,45 @@ def test_stop_at_error_ends_a_run_and_without_it_the_run_goes_on(tmp_path, monke
     assert "stop_at_error" not in json.loads((workdir / "results.json").read_text())["sample"]
 
 
+def test_pictures_are_drawn_once_a_minute_and_at_the_end(tmp_path, monkeypatch):
+    clock, drawn = {"now": 0.0}, []
+
+    def write_all(run, *rest):
+        drawn.append(run.step)
+
+    def add_results(*arguments, **options):  # 40 seconds an epoch
+        clock["now"] += 40.0
+
+    monkeypatch.setattr(commands.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(commands.plots, "write_all", write_all)
+    monkeypatch.setattr(runs, "add_results", add_results)
+    settings = {**workloads.TINY, "train_size": 100, "epochs": 7, "checkpoint_every": None}
+    commands.train(config.Config(**settings), tmp_path / "run")
+    assert drawn == [3, 5, 7]
+
+
+def test_a_run_s_end_says_what_its_folder_takes_and_how_to_see_its_curves(tiny_run):
+    workdir, printed = tiny_run
+    assert re.search(rf"{workdir} takes \d+ MB, with Adam's moments for more epochs. To free \d+ of them: ", printed)
+    assert f"rm -r {workdir}/checkpoints/last/140\n" in printed
+    assert f"tensorboard --logdir={workdir}\n" in printed
+
+
+def test_patience_ends_a_run_for_good_and_evaluates_its_best_checkpoint(tmp_path, capsys):
+    workdir = tmp_path / "run"
+    settings = {**workloads.TINY, "train_size": 100, "epochs": 40, "checkpoint_every": None, "learning_rate": 1e-9}
+    given = config.Config(**settings, validation_size=100, patience=2)
+    commands.train(given, workdir)  # which learns nothing, so that no epoch is better than the first but by chance
+    printed = capsys.readouterr().out
+    assert "No lower validation error for 2 epochs: it ends." in printed
+    best = max(Checkpoints(workdir, read_only=True).steps("best"))
+    assert f"The lowest validation error was at step {best}: eval.py evaluates it." in printed
+    commands.train(given, workdir)
+    assert "is finished: 40 epochs, or 2 epochs without a lower validation error" in capsys.readouterr().out
+    run = lcaps_jax.load_run(workdir)
+    assert (run.step, run.checkpoint) == (best, "best") and lcaps_jax.load_run(workdir, "last").step == best + 2
+
+
 def test_settings_that_would_change_the_mathematics_are_refused(tiny_run):
     workdir, _ = tiny_run
     done = workloads.train(workdir, check=False, k=6)

@@ -95,7 +95,7 @@ def test_shift_moves_every_pixel_that_stays(images, down, right):
 @_tries(max_examples=60)
 @given(hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=30), st.integers(1, 30), st.sampled_from([1, 3]))
 def test_fit_size_gives_that_size_and_keeps_what_fits(shape, size, channels):
-    images = np.full((2, *shape, channels), 200, np.uint8)
+    images = np.full((2, *shape, channels), 100, np.uint8)
     fitted = resize.fit_size(images, size)
     assert fitted.shape == (2, size, size, channels) and fitted.dtype == np.uint8
     if max(shape) <= size:

@@ -77,6 +77,25 @@ def test_flags_that_the_pages_name_exist():
                     assert flag in known or f"no{flag}" in known, f"{page.name}: --{flag}"
 
 
+def test_pictures_of_the_pages_are_small():
+    pictures = list((workloads.REPOSITORY / "docs" / "images").iterdir())
+    assert pictures
+    assert [path.name for path in pictures if path.stat().st_size > 300_000] == [], "reduce its colours or its size"
+
+
+def test_the_pages_say_which_settings_follow_from_the_number_of_images():
+    text = (workloads.REPOSITORY / "docs" / "tutorial.md").read_text()
+    assert "| 5,000 or more | 100 | 10 | times 0.9 every 1000 steps |" in text
+    assert (
+        "| a twentieth of them in tens, from 20 to 100 | 800 steps' worth | falls to an eighth over the run |" in text
+    )
+    large, small = Config().resolved(28, 0, 5_000), Config().resolved(28, 0, 4_999)
+    assert (large.batch_size, large.epochs, large.decay_rate, large.decay_steps) == (100, 10, 0.9, 1000)
+    steps = small.epochs * (4_999 // small.batch_size)
+    assert 800 <= steps < 850 and 1 / 9 < small.decay_rate ** (steps / small.decay_steps) < 1 / 7
+    assert [Config().resolved(28, 0, images).batch_size for images in (100, 1_000, 2_000)] == [20, 50, 100]
+
+
 def test_the_two_commands_are_the_ones_ci_runs():
     assert "python train.py --flagfile=configs/quickstart.flags" in _TEXT
     assert re.search(r"pip install -r requirements.txt && pytest$", _TEXT, re.MULTILINE)

@@ -6,6 +6,7 @@ Datasets.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import difflib
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from lcaps_jax.errors import arg
 from lcaps_jax.runtime import say
 
 AFFNIST_OFFICIAL = "affnist_official"
+_NEARLY = 0.8  # of difflib's ratio, by which no set of TensorFlow Datasets is taken for one of this package
 
 
 def _load_official(*arguments) -> TestSet:
@@ -103,6 +105,7 @@ def load(
     if name in SETS:
         source = SETS[name](data_dir, image_size, class_names, keep_going)
     else:
+        _check_not_misspelt(name)
         with _known_sets():
             source = tfds.load(name, data_dir, image_size)
     parts = {"train": source.train, "test": source.test, "validation": source.validation}
@@ -113,6 +116,12 @@ def load(
     size = image_size or source.image_size
     train, test, validation = (split and Split(fit_size(split.images, size), split.labels) for split in parts.values())
     return Source(train, test, source.class_names, size, source.max_shift, validation)
+
+
+def _check_not_misspelt(name: str) -> None:
+    """Raises DataError for a name that is nearly one of this package, before TensorFlow is imported to look it up."""
+    if close := difflib.get_close_matches(name, [*SETS, *TEST_SETS], n=1, cutoff=_NEARLY):
+        raise DataError(f"{arg('name')}={name}: no such set. Did you mean {close[0]}?")
 
 
 def _check_content(name: str, images: np.ndarray) -> None:

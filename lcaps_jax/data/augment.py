@@ -1,13 +1,48 @@
-"""The order of an epoch and random shifts, inside jit and drawn from keys, so that a resumed run draws the same.
+"""The order of an epoch and random changes of the images, inside jit and drawn from keys.
+
+A resumed run so draws what an uninterrupted one does.
 
 Axes: ``B`` images of a batch, ``N`` images of a set, ``I`` their size, ``C`` channels.
 """
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lcaps_jax import frames
+
 Array = jax.Array | np.ndarray
+
+NO_FLIP, HORIZONTAL, VERTICAL, BOTH = FLIPS = ("none", "horizontal", "vertical", "both")
+# The stream of distortions within an image's key, from which shifts are drawn directly.
+_DISTORTION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Distortion:
+    """Random changes of training images other than shifts.
+
+    Attributes:
+      flip: Sides that are exchanged, each half of the times; one of ``FLIPS``.
+      max_rotation: Degrees by which an image is turned at most, each way.
+      max_scale: Factor by which an image is scaled at most, up or down.
+      max_brightness: Largest difference from 1 of the factor of its brightness.
+    """
+
+    flip: str = NO_FLIP
+    max_rotation: float = 0.0
+    max_scale: float = 1.0
+    max_brightness: float = 0.0
+
+    @property
+    def moves(self) -> bool:
+        """Whether pixels change their places."""
+        return (self.flip, self.max_rotation, self.max_scale) != (NO_FLIP, 0.0, 1.0)
+
+
+UNDISTORTED = Distortion()
 
 
 @jax.jit(static_argnums=2)
@@ -28,24 +63,62 @@ def keys_of(key: jax.Array, positions: Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
 
 
-def augment(images: Array, key: jax.Array, positions: Array, max_shift: int) -> Array:
-    """Shifts training images at random.
+def augment(
+    images: Array, key: jax.Array, positions: Array, max_shift: int, distortion: Distortion = UNDISTORTED
+) -> Array:
+    """Distorts training images at random, and then shifts them.
 
     Args:
-      images: Images, ``[B, I, I, C]``.
+      images: Images, ``[B, I, I, C]``; bytes where they are distorted.
       key: Random key of the step.
       positions: Places of the images in the global batch, ``[B]``; each image draws by its own, so that one device and
         many see the same images.
       max_shift: Pixels by which an image is shifted at most, along each axis.
+      distortion: Other changes; they draw from streams of their own, so that the shifts do not depend on them.
 
     Returns:
-      ``[B, I, I, C]``.
+      ``[B, I, I, C]``; float32 in [0, 1] where they are distorted.
     """
+    if distortion != UNDISTORTED:
+        own = jax.vmap(jax.random.fold_in, (0, None))(keys_of(key, positions), _DISTORTION)
+        images = distort(to_unit_range(images), own, distortion)
     if not max_shift:
         return images
     draw = jax.vmap(lambda key: jax.random.randint(key, (2,), -max_shift, max_shift + 1))
     offsets = draw(keys_of(key, positions))
     return jax.vmap(shift, (0, 0, None))(images, offsets, max_shift)
+
+
+def distort(images: jax.Array, keys: jax.Array, distortion: Distortion) -> jax.Array:
+    """Flips, turns and scales images about their middle, bilinear, and changes their brightness.
+
+    What comes in from outside has the colour of the image's own border.
+
+    Args:
+      images: Images in [0, 1], ``[B, I, I, C]``.
+      keys: Random key of each image, ``[B]``.
+      distortion: What may change.
+
+    Returns:
+      ``[B, I, I, C]`` in [0, 1].
+    """
+
+    def draw(key):
+        flip, turn, scale, light = jax.random.split(key, 4)
+        wanted = jnp.array([distortion.flip in (VERTICAL, BOTH), distortion.flip in (HORIZONTAL, BOTH)])
+        signs = jnp.where(wanted & jax.random.bernoulli(flip, shape=(2,)), -1.0, 1.0)
+        angle = jnp.deg2rad(distortion.max_rotation) * jax.random.uniform(turn, minval=-1.0)
+        factor = distortion.max_scale ** jax.random.uniform(scale, minval=-1.0)
+        brightness = 1 + distortion.max_brightness * jax.random.uniform(light, minval=-1.0)
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        return jnp.array([[cos, -sin], [sin, cos]]) * signs / factor, brightness
+
+    matrix, brightness = jax.vmap(draw)(keys)
+    if distortion.moves:
+        size = images.shape[1]
+        middle = jnp.full((len(images), 2), (size - 1) / 2)
+        images = frames.resample(images, frames.Frame(middle, matrix, jnp.zeros(len(images), bool)), size)
+    return jnp.clip(images * brightness[:, None, None, None], 0.0, 1.0)
 
 
 def to_unit_range(images: Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Folders of image files as a data set.
 
-The set is ``train/CLASS/FILE`` and, where there is one, ``test/CLASS/FILE`` and ``val/CLASS/FILE``, in any format that
-Pillow reads. One colour image makes a set colour.
+The set is ``train/CLASS/FILE`` and, where there is one, ``test/CLASS/FILE`` and ``val/CLASS/FILE``, or ``CLASS/FILE``
+alone, in any format that Pillow reads. One colour image makes a set colour.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ import hashlib
 import pathlib
 
 import numpy as np
+from PIL import Image
 
 from lcaps_jax import parallel
 from lcaps_jax.data import pictures
@@ -54,6 +55,28 @@ def find(folder: pathlib.Path, part: str) -> dict[str, list[pathlib.Path]]:
     return {name: sorted(classes[name]) for name in sorted(classes)}
 
 
+def holds_images(data_dir: str) -> bool:
+    """Whether a folder holds image files as ``train/CLASS/FILE`` or ``CLASS/FILE``, by the names of the files."""
+    root = pathlib.Path(data_dir)
+    root = root / "train" if (root / "train").is_dir() else root
+    classes = [path for path in root.iterdir() if path.is_dir() and not _is_ignored(path)] if root.is_dir() else []
+    known = Image.registered_extensions()
+    return bool(classes) and all(
+        any(file.suffix.lower() in known for file in path.iterdir() if file.is_file()) for path in classes
+    )
+
+
+def _parts(root: pathlib.Path, part: str | None = None) -> dict[str, _Classes]:
+    """The files of each class in each part, or in one part alone.
+
+    Classes that stand in the folder itself, beside no part, are all of the training part.
+    """
+    found = [name for name in (_TRAIN, _TEST, *_VALIDATION) if (root / name).exists()]
+    if not found and holds_images(str(root)):
+        return {_TRAIN: find(root, ".")}
+    return {name: find(root, name) for name in ([part] if part else dict.fromkeys((_TRAIN, *found)))}
+
+
 def _is_ignored(path: pathlib.Path) -> bool:
     return path.name.startswith(".") or path.name in _NOT_DATA
 
@@ -84,13 +107,12 @@ def load(
       DataError: A folder or file cannot be used; the message names it.
     """
     root = _root(data_dir)
-    found = [part for part in (_TEST, *_VALIDATION) if (root / part).exists()]
-    parts = {part: find(root, part) for part in (_TRAIN, *found)}
+    parts = _parts(root)
     validation = [part for part in _VALIDATION if part in parts]
     if len(validation) > 1:
         raise DataError(f"{root} has the folders {' and '.join(validation)}: keep one as its validation part.")
     folders = [path.name for path in sorted(root.iterdir()) if path.is_dir() and not _is_ignored(path)]
-    if unused := [name for name in folders if name not in parts]:
+    if (root / _TRAIN).exists() and (unused := [name for name in folders if name not in parts]):
         say(f"Of the folders in {root}, these are not used: {', '.join(unused)}.")
     names = tuple(class_names or parts[_TRAIN])
     if len(names) < 2:
@@ -124,9 +146,10 @@ def load_test(
       DataError: A folder or file cannot be used; the message names it.
     """
     root = _root(data_dir)
-    part = _TRAIN if (root / _TRAIN).exists() and not (root / _TEST).exists() else _TEST
-    parts = {part: find(root, part)}
-    own = parts[part] if class_names or not (root / _TRAIN).exists() else find(root, _TRAIN)
+    parts = _parts(root, _TRAIN if (root / _TRAIN).exists() and not (root / _TEST).exists() else _TEST)
+    own = next(iter(parts.values()))
+    if not class_names and (root / _TRAIN).exists():
+        own = find(root, _TRAIN)
     names = tuple(class_names or own)
     return _read(root, parts, names, image_size, keep_going, wanted=[_TEST])[0][_TEST], names
 

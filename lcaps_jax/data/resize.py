@@ -7,20 +7,35 @@ from lcaps_jax.data.splits import DataError
 
 _LARGEST_PICTURE = 2000  # pixels along a side that are taken at all
 _FAINT = 0.2  # share of the strongest ink below which a file's pixel is its ground, uneven as that of a photograph
+_LIGHT = 128  # from which on a ground is light
 _DIGIT_SIZE = 20  # pixels of a 28x28 image that MNIST's digits are fitted into
 
 
 def fit_size(images: np.ndarray, size: int) -> np.ndarray:
-    """Makes images ``[N, H, W, C]`` uint8 square, of ``size`` pixels, by scaling them down and by black borders.
+    """Makes images ``[N, H, W, C]`` uint8 square, of ``size`` pixels, by scaling them down and by borders.
 
-    They are scaled first: a long strip so never becomes a large square, and its edge casts no halo onto the border.
+    An image on a light ground gets a border of that ground, every other image a black one. They are scaled first: a
+    long strip so never becomes a large square, and its edge casts no halo onto the border.
     """
     images = _scaled_down(images, size)
     height, width = images.shape[1:3]
     if (height, width) == (size, size):
         return images
     top, left = (size - height) // 2, (size - width) // 2
-    return np.pad(images, ((0, 0), (top, size - height - top), (left, size - width - left), (0, 0)))
+    fitted = np.empty((len(images), size, size, channels), images.dtype)
+    fitted[:] = _grounds(images)[:, None, None, :]
+    fitted[:, top : top + height, left : left + width] = images
+    return fitted
+
+
+def _grounds(images: np.ndarray) -> np.ndarray:
+    """Colour of each image's new border, ``[N, C]``: the median of its own border where that is light, else black."""
+    rows, columns = images[:, [0, -1]], images[:, 1:-1, [0, -1]]
+    count, channels = len(images), images.shape[-1]
+    border = np.concatenate([part.reshape(count, -1, channels) for part in (rows, columns)], axis=1)
+    median = np.median(border, axis=1)
+    is_light = median.mean(axis=1, keepdims=True) >= _LIGHT
+    return np.where(is_light, median, 0).astype(images.dtype)
 
 
 def _scaled_down(images: np.ndarray, size: int) -> np.ndarray:

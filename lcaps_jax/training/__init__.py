@@ -1,8 +1,15 @@
 """Training and evaluation of a network on a data set that lies on the devices."""
 
 from lcaps_jax.training.checkpoints import BEST, LAST, CheckpointError, Checkpoints
-from lcaps_jax.training.evaluation import Evaluation, evaluate, make_eval_steps, on_devices, wilson_interval
-from lcaps_jax.training.loop import Fitted, fit, plan_of
+from lcaps_jax.training.evaluation import (
+    Evaluation,
+    evaluate,
+    make_eval_steps,
+    on_devices,
+    out_of_patience,
+    wilson_interval,
+)
+from lcaps_jax.training.loop import VALIDATION, Fitted, fit, plan_of
 from lcaps_jax.training.meter import DivergenceError, StepMeter
 from lcaps_jax.training.metric_log import MetricLog, read_metrics
 from lcaps_jax.training.plan import StepPlan
@@ -21,6 +28,7 @@ from lcaps_jax.training.stop import Stopped
 __all__ = [
     "BEST",
     "LAST",
+    "VALIDATION",
     "CheckpointError",
     "Checkpoints",
     "DivergenceError",
@@ -42,6 +50,7 @@ __all__ = [
     "make_optimizer",
     "make_train_steps",
     "on_devices",
+    "out_of_patience",
     "plan_of",
     "read_metrics",
     "wilson_interval",

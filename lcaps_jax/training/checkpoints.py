@@ -107,6 +107,10 @@ class Checkpoints:
             return []
         return sorted(self._manager(kind).all_steps())
 
+    def spare(self) -> list[pathlib.Path]:
+        """Folders of the states before the last, which are kept in case the last is damaged."""
+        return [self._folder / LAST / str(step) for step in self.steps()[:-1]]
+
     def save(self, step: int, tree, kind: str = LAST) -> None:
         """Saves a pytree of arrays in the background; returns once it is copied, so that it may be donated.
 

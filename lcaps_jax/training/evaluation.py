@@ -3,7 +3,7 @@
 Axes: ``S`` steps of one call, ``B`` global batch, ``N`` images, ``J`` classes, ``n`` primary capsules.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import math
 import statistics
@@ -178,6 +178,14 @@ def evaluate(
         margin=np.concatenate(margin),
         variants=variants,
     )
+
+
+def out_of_patience(errors: Mapping[int, float], steps: int) -> bool:
+    """Whether the lowest of some errors, by their step, stands for so many steps up to the last of them."""
+    if not errors:
+        return False
+    best = min(errors, key=lambda step: (errors[step], step))
+    return max(errors) - best >= steps
 
 
 class _Streamed:

@@ -15,9 +15,9 @@ from lcaps_jax.config import FRESH, Config
 from lcaps_jax.data import Split, TestSet, augment
 from lcaps_jax.errors import arg
 from lcaps_jax.networks import Network
-from lcaps_jax.training import steps
+from lcaps_jax.training import opening, steps
 from lcaps_jax.training.checkpoints import BEST, LAST, Checkpoints
-from lcaps_jax.training.evaluation import Evaluation, evaluate, make_eval_steps, on_devices
+from lcaps_jax.training.evaluation import Evaluation, evaluate, make_eval_steps, on_devices, out_of_patience
 from lcaps_jax.training.meter import DivergenceError, StepMeter
 from lcaps_jax.training.metric_log import MetricLog, rounded
 from lcaps_jax.training.plan import Call, StepPlan
@@ -25,6 +25,8 @@ from lcaps_jax.training.steps import TrainData, TrainState
 from lcaps_jax.training.stop import StopSignals
 
 VALIDATION = "validation"
+# While the devices compute one call, the host has given them the next.
+_CALLS_IN_FLIGHT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Fitted:
     seconds: float
 
 
-OnEpoch = Callable[[dict[str, Evaluation], TrainState, int], None]
+OnEpoch = Callable[[dict[str, Evaluation], TrainState, int, bool], None]
 
 
 def fit(
@@ -54,7 +56,7 @@ def fit(
     validation: Split | None,
     tests: Mapping[str, TestSet],
     workdir: pathlib.Path,
-    on_epoch: OnEpoch = lambda evaluations, state, step: None,
+    on_epoch: OnEpoch = lambda evaluations, state, step, is_last: None,
 ) -> Fitted:
     """Trains a network, or continues from the run's last checkpoint.
 
@@ -63,9 +65,10 @@ def fit(
       network: Network to train.
       train: Training images.
       validation: Images held out of the training set, or None.
-      tests: Test sets by name, evaluated after every epoch.
+      tests: Test sets by name, evaluated after every epoch or every few.
       workdir: Folder of the run.
-      on_epoch: Called on the main process with the evaluations of the test sets, the state and the step.
+      on_epoch: Called on the main process with the evaluations of the test sets, the state, the step, and whether
+        they are the run's last.
 
     Raises:
       Stopped: SIGTERM or Ctrl-C came, and everything is saved.
@@ -75,24 +78,25 @@ def fit(
     """
     plan = plan_of(config, len(train))
     optimizer = steps.make_optimizer(config)
-    train_steps = steps.make_train_steps(network, optimizer, _max_shift(config))
+    train_steps = steps.make_train_steps(network, optimizer, _max_shift(config), _distortion(config))
     order = _EpochOrder(config, plan)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         state, start = _restore_or_begin(checkpoints, network, optimizer, config, train.channels)
         log = MetricLog(workdir, start, plan.total_steps, quiet=not parallel.is_main())
-        with contextlib.closing(log), StopSignals() as stop:
-            log.say(_first_line(plan, start, state))
+        with contextlib.closing(log), StopSignals(_CALLS_IN_FLIGHT * config.log_every) as stop:
+            for line in opening.lines(config, plan, network, state.params, train.channels, start):
+                log.say(line)
             train_data = parallel.replicate(TrainData(train.images, train.labels, _key(config, steps.SHIFT)))
             began = time.monotonic() - log.seconds_before
             session = Session(config, plan, checkpoints, log, stop, elapsed=lambda: time.monotonic() - began)
             evaluator = Evaluator(session, network, tests, validation, on_epoch)
             step = start
-            if plan.ends_epoch(start):  # because the stop may have come before the evaluation
+            if plan.evaluates(start):  # because the stop may have come before the evaluation
                 evaluator.evaluate(state, start)
                 session.stop_if_wanted(start)
             session.meter.restart()
             for call in plan.calls(start):
-                if evaluator.good_enough:
+                if evaluator.done:
                     break
                 state, metrics = train_steps(state, train_data, order.batches(call))
                 session.meter.add(call, metrics)  # logs the call before, while the devices compute this one
@@ -100,7 +104,7 @@ def fit(
                 if call.saves or stop.wanted():
                     session.save(state, step)
                     session.stop_if_wanted(step)
-                    if call.ends_epoch:  # evaluated after it is saved, so that a kill here costs no step
+                    if call.evaluates:  # evaluated after it is saved, so that a kill here costs no step
                         evaluator.evaluate(state, step)
                         session.stop_if_wanted(step)
                     session.meter.restart()
@@ -110,12 +114,18 @@ def fit(
 
 def plan_of(config: Config, images: int) -> StepPlan:
     """Plan of a run on ``images`` training images; raises DataError for a batch larger than the set."""
-    return StepPlan(images, config.batch_size, config.epochs, config.log_every, config.checkpoint_every)
+    return StepPlan(
+        images, config.batch_size, config.epochs, config.log_every, config.checkpoint_every, config.eval_every or 1
+    )
 
 
 def _max_shift(config: Config) -> int:
     """Pixels by which the steps shift images. With a frame, which would undo that, the network shifts the picture."""
     return config.max_shift if config.placement == FRESH and not config.framed else 0
+
+
+def _distortion(config: Config) -> augment.Distortion:
+    return augment.Distortion(config.flip, config.max_rotation, config.max_scale, config.max_brightness)
 
 
 def _key(config: Config, stream: int) -> jax.Array:
@@ -131,14 +141,6 @@ def _restore_or_begin(
     return checkpoints.restore(state) or (state, 0)
 
 
-def _first_line(plan: StepPlan, start: int, state: TrainState) -> str:
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    return (
-        f"{'Continuing' if start else 'Training'} from step {start} to {plan.total_steps}: {parameters:,} parameters, "
-        f"{plan.images} images, {parallel.describe()}."
-    )
-
-
 class _EpochOrder:
     """The images of each call, in the order of their epoch."""
 
@@ -146,13 +148,17 @@ class _EpochOrder:
         self._plan = plan
         self._shuffle = config.shuffle
         self._key = _key(config, steps.ORDER)
-        self._epoch, self._order = -1, np.arange(plan.images, dtype=np.int32)
+        self._epoch, self._order = -1, np.arange(0)
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        if not self._shuffle:
+            return self._plan.unshuffled(epoch)
+        return np.asarray(augment.epoch_order(self._key, epoch, self._plan.images))
 
     def batches(self, call: Call) -> steps.Batches:
         """The batches of a call."""
-        if self._shuffle and call.epoch != self._epoch:
-            self._epoch = call.epoch
-            self._order = np.asarray(augment.epoch_order(self._key, call.epoch, self._plan.images))
+        if call.epoch != self._epoch:
+            self._epoch, self._order = call.epoch, self._order_of(call.epoch)
         index = self._order[self._plan.of_epoch(call)]
         return steps.make_batches(index.reshape(call.steps, self._plan.batch_size))
 
@@ -196,10 +202,10 @@ class Session:
 
 
 class Evaluator:
-    """Evaluates every set after an epoch, logs what was not logged before, and keeps the best parameters.
+    """Evaluates every set, logs what was not logged before, and keeps the best parameters.
 
     Attributes:
-      evaluations: Evaluations of the test sets after the last epoch, by name.
+      evaluations: Last evaluations of the test sets, by name.
     """
 
     def __init__(
@@ -224,11 +230,18 @@ class Evaluator:
         self.evaluations: dict[str, Evaluation] = {}
 
     @property
-    def good_enough(self) -> bool:
-        """Whether the error on the training set's own test images is down to ``stop_at_error``."""
+    def done(self) -> bool:
+        """Whether training ends before its last epoch, by ``stop_at_error`` or by ``patience``."""
         config = self._session.config
         evaluation = self.evaluations.get(config.dataset)
-        return bool(config.stop_at_error) and evaluation is not None and evaluation.error <= config.stop_at_error
+        good_enough = config.stop_at_error and evaluation is not None and evaluation.error <= config.stop_at_error
+        return bool(good_enough or self._out_of_patience)
+
+    @property
+    def _out_of_patience(self) -> bool:
+        config, plan = self._session.config, self._session.plan
+        errors = {step: error for (step, split), error in self._logged.items() if split == VALIDATION}
+        return bool(config.patience) and out_of_patience(errors, config.patience * plan.steps_per_epoch)
 
     def evaluate(self, state: TrainState, step: int) -> None:
         """Evaluates every set; a wish to stop ends this between two sets, and the next start evaluates again."""
@@ -242,13 +255,16 @@ class Evaluator:
                 self.evaluations[name] = evaluation
             if self._session.stop.wanted():
                 return
+        if self._out_of_patience:
+            self._session.log.say(f"No lower validation error for {self._session.config.patience} epochs: it ends.")
         if parallel.is_main():
-            self._on_epoch(self.evaluations, state, step)
+            self._on_epoch(self.evaluations, state, step, self.done or step == self._session.plan.total_steps)
 
     def _write(self, name: str, step: int, evaluation: Evaluation) -> None:
         if (step, name) not in self._logged:
             metrics = {"loss": evaluation.loss, "error": evaluation.error, "seconds": self._session.elapsed()}
             self._session.log.write(name, step, step / self._session.plan.steps_per_epoch, metrics)
+            self._logged[step, name] = rounded(evaluation.error)
 
     def _keep_best(self, evaluation: Evaluation, state: TrainState, step: int) -> None:
         error = rounded(evaluation.error)  # as logged, because a continued run compares with the log

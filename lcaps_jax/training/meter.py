@@ -17,7 +17,7 @@ class StepMeter:
 
     Args:
       plan: Plan of the run's steps.
-      write: Function of ``(split, step, epoch, metrics)`` that writes a line of the log.
+      write: Function of ``(split, step, epoch, metrics, seconds_left)`` that writes a line of the log.
       elapsed: Clock in seconds since the run began, without pauses.
       advice: Function that returns what to try where a loss is not finite.
     """
@@ -25,7 +25,7 @@ class StepMeter:
     def __init__(
         self,
         plan: StepPlan,
-        write: Callable[[str, int, float, Mapping[str, float]], None],
+        write: Callable[[str, int, float, Mapping[str, float], float], None],
         elapsed: Callable[[], float],
         advice: Callable[[], str],
     ):
@@ -35,10 +35,17 @@ class StepMeter:
         self._advice = advice
         self._pending: tuple[Call, Mapping] | None = None
         self._free_since = elapsed()
+        self._steps = 0
+        self._pauses = 0.0  # seconds between steps, in which checkpoints are saved, sets evaluated and pictures drawn
+        self._pause_per_step = 0.0
 
     def restart(self) -> None:
         """Begins the time of the next call now, because the devices are free again, as after an evaluation."""
-        self._free_since = self._elapsed()
+        now = self._elapsed()
+        if self._steps:
+            self._pauses += now - self._free_since
+            self._pause_per_step = self._pauses / self._steps
+        self._free_since = now
 
     def add(self, call: Call, metrics: Mapping) -> None:
         """Takes the metrics of a call that the devices have begun, and logs those of the call before.
@@ -78,4 +85,6 @@ class StepMeter:
             "seconds_per_step": seconds_per_step,
             "seconds": self._free_since,
         }
-        self._write("train", call.last_step, call.last_step / self._plan.steps_per_epoch, metrics)
+        self._steps += call.steps
+        left = (self._plan.total_steps - call.last_step) * (seconds_per_step + self._pause_per_step)
+        self._write("train", call.last_step, call.last_step / self._plan.steps_per_epoch, metrics, left)

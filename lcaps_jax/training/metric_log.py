@@ -65,7 +65,9 @@ class MetricLog:
             dynamic_ncols=True,
         )
 
-    def write(self, split: str, step: int, epoch: float, metrics: Mapping[str, float]) -> None:
+    def write(
+        self, split: str, step: int, epoch: float, metrics: Mapping[str, float], seconds_left: float = 0.0
+    ) -> None:
         """Writes a line.
 
         Args:
@@ -73,6 +75,7 @@ class MetricLog:
           step: Steps done.
           epoch: Epochs done.
           metrics: Metrics by name. ``error`` is in percent; ``seconds`` count from the run's beginning, without pauses.
+          seconds_left: Time that the run will still take, which a line of training says.
         """
         if self._quiet:
             return
@@ -88,8 +91,8 @@ class MetricLog:
             f"loss {metrics['loss']:.4f}, error {metrics['error']:.2f} %, {metrics['images_per_second']:.0f} images/s"
         )
         if self._bar.disable:
-            left = (self._total - step) * metrics["seconds_per_step"]
-            text = f"step {step}/{self._total}, epoch {epoch:.2f}: {text}, {tqdm.format_interval(left)} left"
+            left = tqdm.format_interval(seconds_left)
+            text = f"step {step}/{self._total}, epoch {epoch:.2f}: {text}, {left} left"
             write_line(text)
         else:
             self._bar.set_postfix_str(text, refresh=False)

@@ -109,8 +109,19 @@ def compute_once(compute: Callable[[], Any]) -> Any:
     return jax.jit(compute, compiler_options=options)()
 
 
-def make_train_steps(network: Network, optimizer: optax.GradientTransformation, max_shift: int) -> Callable:
+def make_train_steps(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    max_shift: int,
+    distortion: augment.Distortion = augment.UNDISTORTED,
+) -> Callable:
     """Makes the function that runs the training steps of one call.
+
+    Args:
+      network: Network to train.
+      optimizer: Optimizer of its parameters.
+      max_shift: Pixels by which training images are shifted at random.
+      distortion: Other random changes of training images.
 
     Returns:
       ``(state, TrainData, Batches) -> (state, metrics)``, mapped over the devices; the state is donated. Metrics are
@@ -125,7 +136,8 @@ def make_train_steps(network: Network, optimizer: optax.GradientTransformation, 
     def train_step(train_data: TrainData, state: TrainState, batch: Batches):
         images, labels = train_data.images[batch.index], train_data.labels[batch.index]
         step_key = jax.random.fold_in(train_data.key, state.step)
-        images = augment.to_unit_range(augment.augment(images, step_key, batch.position, max_shift))
+        images = augment.augment(images, step_key, batch.position, max_shift, distortion)
+        images = augment.to_unit_range(images)
         dropout_keys = augment.keys_of(jax.random.fold_in(step_key, DROPOUT), batch.position)
         loss_and_gradients = jax.value_and_grad(loss_and_errors, has_aux=True)
         (loss, errors), gradients = loss_and_gradients(state.params, images, labels, dropout_keys)

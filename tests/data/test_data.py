@@ -172,12 +172,22 @@ def test_fit_size_pads_and_scales():
     np.testing.assert_array_equal(resize.fit_size(padded, 7), padded)
 
 
+def test_borders_have_the_colour_of_a_light_ground_and_are_black_else():
+    light, dark = np.full((3, 5, 3), (250, 200, 180), np.uint8), np.full((3, 5, 3), (10, 200, 80), np.uint8)
+    light[1, 2] = 0  # an object in the middle, and a spot on the border
+    light[0, 0] = 0
+    fitted = resize.fit_size(np.stack([light, dark]), 7)
+    np.testing.assert_array_equal(fitted[0, [0, 6]], np.full((2, 7, 3), (250, 200, 180)))
+    np.testing.assert_array_equal(fitted[1, [0, 6]], 0)
+    np.testing.assert_array_equal(fitted[:, 2:5, 1:6], [light, dark])
+
+
 def test_a_strip_is_scaled_before_it_gets_its_borders():
-    strip = np.full((1, 65000, 100, 1), 200, np.uint8)
+    strip = np.full((1, 65000, 100, 1), 100, np.uint8)
     fitted = resize.fit_size(strip, 32)
     assert fitted.shape == (1, 32, 32, 1)
-    assert set(np.unique(fitted)) == {0, 200}  # no halo beside it
-    assert (fitted[0, :, :, 0] == 200).any(axis=1).all() and (fitted[0, 0] == 200).sum() == 1
+    assert set(np.unique(fitted)) == {0, 100}  # no halo beside it
+    assert (fitted[0, :, :, 0] == 100).any(axis=1).all() and (fitted[0, 0] == 100).sum() == 1
 
 
 def test_hold_out_divides_without_loss():
@@ -305,3 +315,81 @@ with filelock.FileLock({str(tmp_path / ".made.lock")!r}):
 def test_a_set_of_another_kind_is_refused(tmp_path):
     with pytest.raises(DataError, match="no image classification set"):
         data.load("imdb_reviews", str(tmp_path))
+
+
+@pytest.mark.parametrize("name, meant", [("Folder", "folder"), ("expandedmnist", "expanded_mnist")])
+def test_a_misspelt_set_of_the_package_is_named(name, meant):
+    with pytest.raises(DataError, match=rf"name={name}: no such set. Did you mean {meant}\?"):
+        data.load(name)
+
+
+def test_a_misspelt_set_of_the_package_needs_no_tensorflow(run_python):
+    code = """
+import sys
+import lcaps_jax.data as data
+try:
+    data.load("smaple")
+except data.DataError as error:
+    print(error, "tensorflow" in sys.modules)
+"""
+    assert run_python(code, devices=1).strip() == "name=smaple: no such set. Did you mean sample? False"
+
+
+_augment = jax.jit(augment.augment, static_argnums=(3, 4))
+
+
+def _marked(size=9):
+    """An image with a mark up on the left, on a light ground, 200 times."""
+    image = jnp.full((size, size, 1), 0.75).at[1, 2].set(0.0)
+    return jnp.broadcast_to(image, (200, size, size, 1)), jnp.arange(200)
+
+
+def _marks(images):
+    return {tuple(np.unravel_index(np.argmin(image), image.shape[:2])) for image in np.asarray(images)}
+
+
+@pytest.mark.parametrize(
+    "flip, places",
+    [
+        ("horizontal", {(1, 2), (1, 6)}),
+        ("vertical", {(1, 2), (7, 2)}),
+        ("both", {(1, 2), (1, 6), (7, 2), (7, 6)}),
+    ],
+)
+def test_flips(flip, places):
+    images, positions = _marked()
+    assert _marks(_augment(images, jax.random.key(0), positions, 0, augment.Distortion(flip))) == places
+
+
+def test_rotations_and_scales_keep_to_their_limits_and_the_ground_comes_in():
+    images, positions = _marked(33)
+    images = jnp.full_like(images, 0.75).at[:, 6, 16].set(0.0)  # ten pixels above the middle
+    turned = _augment(images, jax.random.key(0), positions, 0, augment.Distortion(max_rotation=90.0))
+    scaled = _augment(images, jax.random.key(0), positions, 0, augment.Distortion(max_scale=1.5))
+    marks = np.array(sorted(_marks(turned))) - 16
+    assert np.abs(np.hypot(*marks.T) - 10).max() < 1 and marks[:, 0].max() <= 1
+    assert marks[:, 1].min() <= -8 and marks[:, 1].max() >= 8
+    rows = np.array(sorted(_marks(scaled)))
+    assert set(rows[:, 1]) == {16} and {1, 9} <= set(rows[:, 0]) <= set(range(1, 11))
+    for images in (turned, scaled):
+        np.testing.assert_allclose(images[:, 0, 0], 0.75, atol=1e-6)
+
+
+def test_brightness_is_a_factor_and_white_stays_white():
+    images, positions = _marked()
+    lit = np.asarray(_augment(images, jax.random.key(0), positions, 0, augment.Distortion(max_brightness=0.5)))
+    assert lit.max() == 1.0 and 0.375 <= lit[:, 0, 0].min() < 0.45
+    np.testing.assert_array_equal(lit[:, 1, 2], 0.0)
+
+
+def test_each_image_is_distorted_by_its_own_key_and_then_shifted_as_without():
+    images, positions = _marked()
+    distorted = _augment(images, jax.random.key(0), positions, 1, augment.Distortion(flip="horizontal"))
+    turned = _augment(images, jax.random.key(0), positions[::-1], 1, augment.Distortion(flip="horizontal"))
+    np.testing.assert_array_equal(turned, distorted[::-1])
+    # A shift leaves one row or column of black: the same ones, whatever was distorted before.
+    shifted = _augment(images, jax.random.key(0), positions, 1)
+    for edge in ((slice(None), 0), (slice(None), -1), (slice(None), slice(None), 0), (slice(None), slice(None), -1)):
+        black = [(np.asarray(batch)[edge] == 0).all(axis=(1, 2)) for batch in (distorted, shifted)]
+        np.testing.assert_array_equal(*black)
+        assert 20 < black[0].sum() < 120

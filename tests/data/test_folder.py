@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import unicodedata
 
 import numpy as np
@@ -72,6 +73,35 @@ def test_a_folder_within_a_class_is_refused_by_name(tmp_path):
     (tmp_path / "train" / "cat" / "more").mkdir(parents=True)
     with pytest.raises(data.DataError, match="more"):
         data.load("folder", str(tmp_path), image_size=24)
+
+
+def test_classes_may_stand_in_the_folder_itself(tmp_path):
+    _folder(tmp_path, parts=("",), count=40, colour=False)
+    _folder(tmp_path / "other", parts=("train",), count=40, colour=False)
+    shutil.move(tmp_path / "other", tmp_path.with_name("other"))
+    one, two = (data.load("folder", str(root), image_size=24) for root in (tmp_path, tmp_path.with_name("other")))
+    assert one.class_names == ("cat", "dog", "emu") and len(one.test) > 0
+    np.testing.assert_array_equal(one.train.images, two.train.images)
+
+
+def test_image_folders_given_without_a_data_set_are_taken_and_other_folders_refused(tmp_path, monkeypatch, capsys):
+    _folder(tmp_path / "animals", parts=("",))
+    (tmp_path / "sets" / "mnist" / "3.0.1").mkdir(parents=True)
+
+    def load(name, *arguments):
+        raise DataError(f"{name} is loaded")
+
+    monkeypatch.setattr(commands.data, "load", load)
+    given = Config(**workloads.TINY, data_dir=str(tmp_path / "animals"))
+    with pytest.raises(DataError, match="folder is loaded"):
+        commands.train(given, tmp_path / "run")
+    assert "animals holds folders of images: --dataset=folder is taken" in capsys.readouterr().out
+    for place in (tmp_path / "sets", tmp_path / "nothing"):
+        given = dataclasses.replace(given, data_dir=str(place))
+        with pytest.raises(ConfigError, match="does nothing to the bundled sample, and holds no image files"):
+            commands.train(given, tmp_path / "run")
+    with pytest.raises(DataError, match="sample is loaded"):  # the other set may be read there
+        commands.train(dataclasses.replace(given, eval_datasets=("sample", "mnist")), tmp_path / "run")
 
 
 def test_of_a_class_with_one_image_none_is_held_out(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from lcaps_jax import data, networks, parallel, training
 from lcaps_jax.data import augment
 from lcaps_jax.networks.ladder import LadderCapsNet
-from lcaps_jax.training import DivergenceError, Stopped, loop, read_metrics
+from lcaps_jax.training import DivergenceError, Stopped, loop, opening, read_metrics
 from lcaps_jax.training.checkpoints import BEST, LAST, Checkpoints
 from lcaps_jax.training.steps import DROPOUT, ORDER
 import workloads
@@ -206,6 +206,19 @@ def test_a_continued_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, monkeypa
     assert logs[0] == logs[1]
 
 
+def test_distorted_images_are_the_same_in_a_continued_run(tmp_path, monkeypatch):
+    settings = {"flip": "both", "max_rotation": 20.0, "max_scale": 1.2, "max_brightness": 0.2, "max_shift": 1}
+    whole = _fit(tmp_path / "whole", **settings)
+    parts = tmp_path / "parts"
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="all saved"):
+        patch.setattr(loop.steps, "make_batches", _signal_after(training.make_batches, signal.SIGTERM, 3))
+        _fit(parts, **settings)
+    chex.assert_trees_all_equal(_fit(parts, **settings).state, whole.state)
+    plain = _fit(tmp_path / "plain", max_shift=1)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_equal(plain.state, whole.state)
+
+
 def _signal_after(function, number, at):
     """``function``, which raises a signal first when it has made ``at`` batches."""
     state = {"steps": 0}
@@ -227,18 +240,64 @@ def test_more_epochs_continue_a_finished_run_bit_for_bit(tmp_path):
     chex.assert_trees_all_equal(_fit(tmp_path / "parts", epochs=2).state, whole.state)
 
 
-def test_best_is_kept_by_validation_error(tmp_path, monkeypatch):
-    """With 24, 4 and 16 of 60 wrong after three epochs, the second stays, also in a run that goes on from there."""
-    wrong = iter((24, 4, 4, 16))
+def _with_errors(monkeypatch, wrong):
+    """Lets evaluations of 60 images find so many wrong, one number after the other."""
+    counts = iter(wrong)
 
     def evaluate(*arguments, original=training.evaluate):
         evaluation = original(*arguments)
         if evaluation.count != 60:
             return evaluation
-        count = next(wrong)
+        count = next(counts)
         return dataclasses.replace(evaluation, confusion=np.array([[60 - count, count], [0, 0]]))
 
     monkeypatch.setattr(loop, "evaluate", evaluate)
+
+
+def test_patience_ends_a_run_and_more_patience_continues_it(tmp_path, monkeypatch, capsys):
+    _with_errors(monkeypatch, [30, 24, 24, 25, 25, 24, 30])
+    settings = {"epochs": 9, "validation_size": 60, "validation": workloads.random_split(60, seed=2)}
+    assert _fit(tmp_path, **settings, patience=2).steps == 20  # the second of four epochs was the best
+    assert "No lower validation error for 2 epochs: it ends." in capsys.readouterr().out
+    assert _fit(tmp_path, **settings, patience=4).steps == 30
+    assert Checkpoints(tmp_path, read_only=True).steps(BEST) == [10]
+
+
+@pytest.mark.parametrize(
+    "errors, steps, expected",
+    [
+        ({}, 1, False),
+        ({10: 5.0}, 1, False),
+        ({10: 5.0, 20: 5.0, 30: 6.0}, 20, True),  # as low again is not lower
+        ({10: 5.0, 20: 4.0, 30: 6.0}, 20, False),
+    ],
+)
+def test_out_of_patience(errors, steps, expected):
+    assert training.out_of_patience(errors, steps) == expected
+
+
+def test_fit_says_its_steps_its_layers_and_that_they_are_few(tmp_path, capsys):
+    _fit(tmp_path, epochs=3, eval_every=2)
+    printed = capsys.readouterr().out
+    assert "Epochs: 3, of 5 steps of 20 images, with an evaluation after every 2 epochs." in printed
+    assert "5 of the images sit an epoch out, other ones each time." in printed
+    assert "primary_capsules 72x4 5,904; ladder 10x4 " in printed and "The largest array is ladder/" in printed
+    assert "Warning: 15 steps are few" in printed
+    assert [line["step"] for line in read_metrics(tmp_path) if line["split"] == "made"] == [10, 15]
+
+
+@pytest.mark.parametrize("settings, layer", [
+    ({"model": "capsnet"}, "routing 10x4 "), ({"model": "cnn"}, "conv1 kernel 5x5x1x8 "),
+    ({"frame": "affine"}, "ladder 10x4 "),
+])  # fmt: skip
+def test_the_layers_of_every_network_are_said(settings, layer):
+    run = workloads.untrained_run(**settings)
+    assert layer in opening.layers_line(run.network, run.params, (28, 28, 1))
+
+
+def test_best_is_kept_by_validation_error(tmp_path, monkeypatch):
+    """With 24, 4 and 16 of 60 wrong after three epochs, the second stays, also in a run that goes on from there."""
+    _with_errors(monkeypatch, [24, 4, 4, 16])
     validation = workloads.random_split(60, seed=2)
     _fit(tmp_path, validation=validation, epochs=2)
     fitted = _fit(tmp_path, validation=validation, epochs=3)

@@ -27,8 +27,8 @@ def test_a_call_is_logged_while_the_next_one_runs():
     assert made.lines == []
     made.now = 8.0
     made.meter.add(_CALLS[1], _metrics(4, loss=0.25))
-    [(split, step, epoch, metrics)] = made.lines
-    assert (split, step, epoch) == ("train", 4, 0.4)
+    [(split, step, epoch, metrics, left)] = made.lines
+    assert (split, step, epoch, left) == ("train", 4, 0.4, 32.0)  # 16 steps of 2 seconds
     assert metrics == {
         "loss": 0.5, "error": 10.0, "images_per_second": 5.0, "seconds_per_step": 2.0, "seconds": 8.0
     }  # fmt: skip
@@ -47,6 +47,22 @@ def test_time_between_flush_and_restart_is_not_the_steps():
     made.now = 104.0
     made.meter.flush()
     assert made.lines[0][3]["seconds_per_step"] == 1.0
+
+
+def test_the_time_left_counts_evaluations_and_pictures():
+    made = _Meter()
+    made.meter.restart()
+    for call in _CALLS[:3]:  # the first epoch, of ten steps
+        made.meter.add(call, _metrics(call.steps))
+        made.now += call.steps
+    made.meter.flush()
+    made.now += 30.0
+    made.meter.restart()
+    made.meter.add(_CALLS[3], _metrics(4))
+    made.now += 4.0
+    made.meter.flush()
+    assert made.lines[-2][-1] == 10.0  # nothing but steps was seen so far
+    assert made.lines[-1][-1] == 6 * (1.0 + 30 / 10)
 
 
 def test_a_loss_that_is_not_finite_is_refused_by_its_step_and_not_logged():

@@ -22,7 +22,7 @@ def _figures(seconds):
 def test_a_continued_log_drops_what_will_come_again(tmp_path, capsys):
     log = MetricLog(tmp_path, 0, 40)
     for step in (10, 20, 30):
-        log.write("train", step, step / 10, _figures(seconds=float(step)))
+        log.write("train", step, step / 10, _figures(seconds=float(step)), seconds_left=40.0 - step)
     log.close()
     with (tmp_path / METRICS_FILE).open("a") as file:
         file.write('{"step": 40, "spl')  # cut off by a kill

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from lcaps_jax.data.splits import DataError
@@ -18,7 +19,7 @@ def test_calls_cover_every_step_once_and_borders_do_not_depend_on_the_start():
     calls = list(plan.calls(0))
     steps = [step for call in calls for step in range(call.first_step, call.last_step)]
     assert steps == list(range(30)) and plan.total_steps == 30
-    assert [call.last_step for call in calls if call.ends_epoch] == [10, 20, 30]
+    assert [call.last_step for call in calls if call.evaluates] == [10, 20, 30]
     borders = {call.first_step for call in calls}
     for start in range(30):
         later = list(plan.calls(start))
@@ -43,8 +44,22 @@ def test_the_images_of_an_epoch_s_calls_are_its_whole_batches():
         assert places == list(range(100))
 
 
-def test_an_epoch_ends_after_its_last_step_and_not_before_the_first():
-    assert [step for step in range(31) if _plan().ends_epoch(step)] == [10, 20, 30]
+@pytest.mark.parametrize("every, evaluated", [(1, [10, 20, 30]), (2, [20, 30]), (5, [30])])
+def test_evaluations_are_due_at_the_ends_of_some_epochs_and_of_the_last_after_a_save(every, evaluated):
+    plan = _plan(eval_every=every)
+    assert [step for step in range(31) if plan.evaluates(step)] == evaluated
+    calls = list(plan.calls(0))
+    assert [call.last_step for call in calls if call.evaluates] == evaluated
+    assert [call.last_step for call in calls if call.saves] == evaluated
+
+
+def test_without_shuffling_each_image_is_met_as_often_as_any_other():
+    """105 images, of which an epoch leaves 5 out: 21 epochs meet each 20 times."""
+    plan = _plan(epochs=21)
+    assert plan.left_out == 5
+    met = np.concatenate([plan.unshuffled(call.epoch)[plan.of_epoch(call)] for call in plan.calls(0)])
+    assert np.bincount(met, minlength=105).tolist() == [20] * 105
+    np.testing.assert_array_equal(_plan(images=100).unshuffled(7), np.arange(100))
 
 
 def test_a_batch_larger_than_the_set_is_refused():
