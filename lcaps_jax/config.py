@@ -25,7 +25,7 @@ FRESH, FIXED = PLACEMENTS = ("fresh", "fixed")
 CONFIG_FILE = "config.json"
 _AFFNIST_VARIANTS = 32  # of each digit, in the official set
 
-# What follows from the number of training images where it is not given; docs/tutorial.md says what was tried.
+# What follows from the number of training images where it is not given; see docs/tutorial.md.
 _BATCH, _LEAST_BATCH, _STEPS_PER_EPOCH = 100, 20, 20
 _EPOCHS, _FEW_STEPS, _SMALL_SET_STEPS = 10, 500, 800
 _DECAY_STEPS, _DECAYS, _LEAST_DECAY_STEPS = 1000, 20, 40

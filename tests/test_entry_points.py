@@ -5,6 +5,8 @@ import pathlib
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import chex
 from PIL import Image
@@ -228,6 +230,17 @@ def test_patience_ends_a_run_for_good_and_evaluates_its_best_checkpoint(tmp_path
     assert "is finished: 40 epochs, or 2 epochs without a lower validation error" in capsys.readouterr().out
     run = lcaps_jax.load_run(workdir)
     assert (run.step, run.checkpoint) == (best, "best") and lcaps_jax.load_run(workdir, "last").step == best + 2
+
+
+def test_ctrl_c_during_the_imports_ends_without_a_traceback():
+    command = [sys.executable, "-X", "importtime", str(workloads.REPOSITORY / "train.py"), "--workdir=none"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.endswith(" absl.flags\n"):  # the first of the imports, long before the last
+                break
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.stderr.read()
+        assert process.wait(timeout=100) == -signal.SIGINT
 
 
 def test_settings_that_would_change_the_mathematics_are_refused(tiny_run):
