@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import chex
 from PIL import Image
@@ -202,7 +203,7 @@ def test_pictures_are_drawn_once_a_minute_and_at_the_end(tmp_path, monkeypatch):
     def add_results(*arguments, **options):  # 40 seconds an epoch
         clock["now"] += 40.0
 
-    monkeypatch.setattr(commands.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(commands, "time", types.SimpleNamespace(monotonic=lambda: clock["now"]))
     monkeypatch.setattr(commands.plots, "write_all", write_all)
     monkeypatch.setattr(runs, "add_results", add_results)
     settings = {**workloads.TINY, "train_size": 100, "epochs": 7, "checkpoint_every": None}
@@ -223,7 +224,7 @@ def test_patience_ends_a_run_for_good_and_evaluates_its_best_checkpoint(tmp_path
     given = config.Config(**settings, validation_size=100, patience=2)
     commands.train(given, workdir)  # which learns nothing, so that no epoch is better than the first but by chance
     printed = capsys.readouterr().out
-    assert "No lower validation error for 2 epochs: it ends." in printed
+    assert "No lower validation error for 2 epochs: training ends." in printed
     best = max(Checkpoints(workdir, read_only=True).steps("best"))
     assert f"The lowest validation error was at step {best}: eval.py evaluates it." in printed
     commands.train(given, workdir)

@@ -256,7 +256,9 @@ class Evaluator:
             if self._session.stop.wanted():
                 return
         if self._out_of_patience:
-            self._session.log.say(f"No lower validation error for {self._session.config.patience} epochs: it ends.")
+            self._session.log.say(
+                f"No lower validation error for {self._session.config.patience} epochs: training ends."
+            )
         if parallel.is_main():
             self._on_epoch(self.evaluations, state, step, self.done or step == self._session.plan.total_steps)
 

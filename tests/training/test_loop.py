@@ -212,10 +212,10 @@ def test_a_continued_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, monkeypa
 
 def test_the_steps_distort_images_as_the_settings_say(tmp_path, monkeypatch):
     def make_train_steps(network, optimizer, max_shift, distortion):
-        raise InterruptedError(max_shift, distortion)
+        raise RuntimeError(max_shift, distortion)
 
     monkeypatch.setattr(loop.steps, "make_train_steps", make_train_steps)
-    with pytest.raises(InterruptedError) as stop:
+    with pytest.raises(RuntimeError) as stop:
         _fit(tmp_path, max_shift=3, **_DISTORTED)
     assert stop.value.args == (3, augment.Distortion("both", 20.0, 1.2, 0.2))
 
@@ -259,7 +259,7 @@ def test_patience_ends_a_run_and_more_patience_continues_it(tmp_path, monkeypatc
     _with_errors(monkeypatch, [30, 24, 24, 25, 25, 24, 30])
     settings = {"epochs": 9, "validation_size": 60, "validation": workloads.random_split(60, seed=2)}
     assert _fit(tmp_path, **settings, patience=2).steps == 20  # the second of four epochs was the best
-    assert "No lower validation error for 2 epochs: it ends." in capsys.readouterr().out
+    assert "No lower validation error for 2 epochs: training ends." in capsys.readouterr().out
     assert _fit(tmp_path, **settings, patience=4).steps == 30
     assert Checkpoints(tmp_path, read_only=True).steps(BEST) == [10]
 
