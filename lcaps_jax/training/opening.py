@@ -33,9 +33,9 @@ def lines(config: Config, plan: StepPlan, network: Network, params: Mapping, cha
     said = [
         f"{'Continuing' if start else 'Training'} from step {start} to {plan.total_steps}: {parameters:,} parameters, "
         f"{plan.images} images, {parallel.describe()}.",
-        f"Epochs: {plan.epochs}, of {plan.steps_per_epoch} steps of {plan.batch_size} images, with an evaluation after "
-        f"{often}. Learning rate: {config.learning_rate:g}, times {config.decay_rate:g} every {config.decay_steps} "
-        f"steps.{out}",
+        f"Epochs: {plan.epochs}. Steps an epoch: {plan.steps_per_epoch}, of {plan.batch_size} images. Evaluations: "
+        f"after {often}. Learning rate: {config.learning_rate:g}, times {config.decay_rate:g} every "
+        f"{config.decay_steps} steps.{out}",
         layers_line(network, params, (config.image_size, config.image_size, channels)),
     ]
     if plan.total_steps < _FEW_STEPS:

@@ -280,7 +280,7 @@ def test_out_of_patience(errors, steps, expected):
 def test_fit_says_its_steps_its_layers_and_that_they_are_few(tmp_path, capsys):
     _fit(tmp_path, epochs=3, eval_every=2)
     printed = capsys.readouterr().out
-    assert "Epochs: 3, of 5 steps of 20 images, with an evaluation after every 2 epochs." in printed
+    assert "Epochs: 3. Steps an epoch: 5, of 20 images. Evaluations: after every 2 epochs." in printed
     assert "5 of the images sit an epoch out, other ones each time." in printed
     assert "primary_capsules 72x4 5,848; ladder 10x4 " in printed and "The largest array is ladder/" in printed
     assert "Warning: 15 steps are few" in printed
