@@ -104,6 +104,6 @@ def grouped(values: Mapping | flags.FlagValues) -> str:
         group = flags.FlagValues()
         for name in names:
             group[name] = values[name]
-        parts.append(f"{title}:\n\n{group.get_help(include_special_flags=False)}")
+        parts.append(f"{title}:\n\n{group.get_help('  ', include_special_flags=False)}")
     parts.append("--flagfile=FILE reads flags from a file, one a line; --helpfull lists those of all libraries too.")
     return "\n\n".join(parts)

@@ -109,7 +109,7 @@ def test_a_training_whose_reader_has_gone_goes_on(tmp_path):
     """As behind ``| head``."""
     command = workloads.command("train.py", tmp_path / "run", {**workloads.TINY, "epochs": 1})
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline().startswith("Settings other than the defaults: channels=8, ")
+        assert process.stdout.readline().startswith("Settings other than the defaults: k=5, channels=8, ")
         process.stdout.close()
         errors = process.stderr.read()
         assert process.wait(timeout=300) == 0 and errors == "", errors

@@ -84,8 +84,7 @@ def fit(
         state, start = _restore_or_begin(checkpoints, network, optimizer, config, train.channels)
         log = MetricLog(workdir, start, plan.total_steps, quiet=not parallel.is_main())
         with contextlib.closing(log), StopSignals(_CALLS_IN_FLIGHT * config.log_every) as stop:
-            for line in opening.lines(config, plan, network, state.params, train.channels, start):
-                log.say(line)
+            log.say(opening.text(config, plan, network, state.params, train.channels, start))
             train_data = parallel.replicate(TrainData(train.images, train.labels, _key(config, steps.SHIFT)))
             began = time.monotonic() - log.seconds_before
             session = Session(config, plan, checkpoints, log, stop, elapsed=lambda: time.monotonic() - began)

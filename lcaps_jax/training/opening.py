@@ -16,8 +16,8 @@ from lcaps_jax.training.plan import StepPlan
 _FEW_STEPS = 300  # below which the networks hardly learn
 
 
-def lines(config: Config, plan: StepPlan, network: Network, params: Mapping, channels: int, start: int) -> list[str]:
-    """What the run is about to do.
+def text(config: Config, plan: StepPlan, network: Network, params: Mapping, channels: int, start: int) -> str:
+    """What the run is about to do, in a few lines.
 
     Args:
       config: Resolved settings.
@@ -43,7 +43,7 @@ def lines(config: Config, plan: StepPlan, network: Network, params: Mapping, cha
             f"Warning: {plan.total_steps} steps are few, and most networks learn little in fewer than {_FEW_STEPS}. "
             "More --epochs, or a smaller --batch_size in a new --workdir, give more."
         )
-    return said
+    return "\n".join(said)
 
 
 def layers_line(network: Network, params: Mapping, shape: tuple[int, int, int]) -> str:
