@@ -18,7 +18,7 @@ def fit_size(images: np.ndarray, size: int) -> np.ndarray:
     long strip so never becomes a large square, and its edge casts no halo onto the border.
     """
     images = _scaled_down(images, size)
-    height, width = images.shape[1:3]
+    height, width, channels = images.shape[1:]
     if (height, width) == (size, size):
         return images
     top, left = (size - height) // 2, (size - width) // 2

@@ -278,7 +278,7 @@ def poses(
         _show_frame(axes[0], jax.tree.map(lambda x, i=column: x[i], seen.frame), round(_FILLED * size))
         axes[0].set(xlim=(low, high), ylim=(high, low))
         axes[0].set_title(titles[column], fontsize=10)
-        show_image(axes[1], _as_uint8(seen.picture[column]))
+        show_image(axes[1], _as_uint8(np.asarray(seen.picture[column])))
         for axis, (name, activity) in zip(axes, activities.items()):
             predicted = int(np.argmax(activity[column]))
             right = predicted == label
