@@ -88,7 +88,7 @@ def test_image_folders_given_without_a_data_set_are_taken_and_other_folders_refu
     _folder(tmp_path / "animals", parts=("",))
     (tmp_path / "sets" / "mnist" / "3.0.1").mkdir(parents=True)
 
-    def load(name, *arguments):
+    def load(name, *arguments, **options):
         raise DataError(f"{name} is loaded")
 
     monkeypatch.setattr(commands.data, "load", load)

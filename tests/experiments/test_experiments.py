@@ -34,7 +34,7 @@ def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch
     monkeypatch.setattr(Plan, "settings_of", lambda self, flagfile, seed: dataclasses.replace(settings, seed=seed))
     zeros = data.Split(workloads.random_split(20).images, np.zeros(20, np.int32))
     split = workloads.random_split(1000)
-    monkeypatch.setattr(data, "load", lambda *arguments: data.Source(zeros, split, tuple("0123456789"), 28))
+    monkeypatch.setattr(data, "load", lambda *arguments, **options: data.Source(zeros, split, tuple("0123456789"), 28))
     monkeypatch.setattr(data, "load_test", lambda *arguments: split)
     plan = Plan(tmp_path, quick=False, data_dir=None, train=False)
     run(["table2", "table3", "figure1", "figure4", "kept"], plan)
