@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import json
 import pathlib
 import sys
+import time
 
 from tqdm import tqdm
 
@@ -11,17 +12,26 @@ from lcaps_jax.files import write_whole
 from lcaps_jax.runtime import write_line
 
 METRICS_FILE = "metrics.jsonl"
+BOARD_FOLDER = "tb"
+_EVENTS = "events.out.tfevents.*"  # TensorBoard's name of its files
+_NOT_METRICS = ("step", "epoch", "split")
+_FIGURES = ("step", "epoch", "loss", "error", "seconds")  # that every line has
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict]:
-    """The lines of a run's ``metrics.jsonl``; a last line cut off by a kill is left out."""
+    """The lines of a run's ``metrics.jsonl`` up to the first that is damaged, as the last one is by a kill."""
     path = pathlib.Path(workdir) / METRICS_FILE
     lines = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for text in path.read_text(errors="replace").split("\n") if path.exists() else ():
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except ValueError:
             break
+        if not isinstance(line, dict) or not isinstance(line.get("split"), str):
+            break
+        if not all(type(line.get(name)) in (int, float) for name in _FIGURES):
+            break
+        lines.append(line)
     return lines
 
 
@@ -32,6 +42,9 @@ def rounded(value: float) -> float:
 
 class MetricLog:
     """Writes the metrics of a run to ``metrics.jsonl``, to TensorBoard, and to a progress bar or as plain lines.
+
+    Each line is on its way to the disk, in the log and in TensorBoard's events alike, before the next is begun. A run
+    that continues writes the events of its log anew, so that they are whole whatever became of them.
 
     Args:
       workdir: Folder of the run.
@@ -51,12 +64,15 @@ class MetricLog:
         self.seconds_before = max((line["seconds"] for line in self.kept), default=0.0)
         if quiet:
             return
-        from tensorboardX import SummaryWriter  # imported here because it imports PyTorch where that is installed
-
         path = workdir / METRICS_FILE
         write_whole(path, "".join(json.dumps(line) + "\n" for line in self.kept))
         self._file = path.open("a")
-        self._board = SummaryWriter(str(workdir / "tb"), purge_step=start_step + 1)
+        self._board = _Board(workdir / BOARD_FOLDER)
+        now = time.time()
+        for line in self.kept:  # as if the run had gone on without a pause
+            metrics = {name: value for name, value in line.items() if name not in _NOT_METRICS}
+            self._board.write(line["split"], line["step"], metrics, now - (self.seconds_before - line["seconds"]))
+        self._board.flush()
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,
@@ -82,8 +98,8 @@ class MetricLog:
         logged = {name: rounded(value) for name, value in metrics.items()}
         self._file.write(json.dumps({"step": step, "epoch": round(epoch, 4), "split": split, **logged}) + "\n")
         self._file.flush()
-        for name, value in metrics.items():
-            self._board.add_scalar(f"{split}/{name}", value, step)
+        self._board.write(split, step, metrics, time.time())
+        self._board.flush()
         if split != "train":
             self.say(f"epoch {epoch:.4g}: {split} error {metrics['error']:.2f} %, loss {metrics['loss']:.4f}")
             return
@@ -113,3 +129,33 @@ class MetricLog:
             self._bar.close()
             self._board.close()
             self._file.close()
+
+
+class _Board:
+    """The events of a run for TensorBoard, begun anew. They are written at once, not by a thread beside training."""
+
+    def __init__(self, place: pathlib.Path):
+        from tensorboardX import event_file_writer, summary  # here, because it imports PyTorch where that is installed
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        place.mkdir(exist_ok=True)
+        for events in place.glob(_EVENTS):
+            events.unlink()
+        self._event, self._scalar = Event, summary.scalar
+        self._writer = event_file_writer.EventsWriter(str(place / "events"))
+        # Has a TensorBoard that looks on forget what it had read.
+        self._writer.write_event(Event(session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, split: str, step: int, metrics: Mapping[str, float], when: float) -> None:
+        """Writes metrics of a step, which was done at ``when``, in seconds since 1970."""
+        for name, value in metrics.items():
+            summary = self._scalar(f"{split}/{name}", value)
+            self._writer.write_event(self._event(step=step, wall_time=when, summary=summary))
+
+    def flush(self) -> None:
+        """Hands to the operating system what was written."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()

@@ -18,8 +18,12 @@ def test_the_time_that_is_left_is_of_the_log_or_of_a_few_steps(tmp_path, monkeyp
     plan = Plan(tmp_path, quick=False, data_dir=None)
     begun, *others = [cell for cell in CELLS if cell.seeds == 1][:3]
     plan.folder(begun, 0).mkdir()
-    lines = [{"step": 10 * (i + 1), "split": "train", "seconds_per_step": s} for i, s in enumerate((9.0, 0.5, 0.25))]
-    text = "".join(json.dumps(line) + "\n" for line in [*lines, {"step": 30, "split": "mnist", "error": 5.0}])
+    figures = {"epoch": 1.0, "loss": 0.5, "error": 5.0, "seconds": 10.0}
+    lines = [
+        {"step": 10 * (i + 1), "split": "train", "seconds_per_step": s, **figures}
+        for i, s in enumerate((9.0, 0.5, 0.25))
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in [*lines, {"step": 30, "split": "mnist", **figures}])
     (plan.folder(begun, 0) / "metrics.jsonl").write_text(text)
     # Two epochs of 500 steps, 30 of them done, by the median.
     assert time_left.seconds_left(plan, [begun]) == 0.5 * 970

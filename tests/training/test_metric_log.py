@@ -1,8 +1,10 @@
 """Intervals by hand, and what a killed run's log is worth."""
 
 import json
+import struct
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from lcaps_jax.training import wilson_interval
 from lcaps_jax.training.metric_log import METRICS_FILE, MetricLog, read_metrics
@@ -47,3 +49,35 @@ def test_a_quiet_log_writes_nothing(tmp_path, capsys):
     log.say("hello")
     log.close()
     assert not list(tmp_path.iterdir()) and not capsys.readouterr().out
+
+
+def _events(workdir):
+    """Values on the board's disk: (split/metric, step), in order; a record is length, checksum, content, checksum."""
+    found = []
+    for path in sorted((workdir / "tb").iterdir()):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            event = Event.FromString(content[12 : 12 + length])
+            found += [(value.tag, event.step, value.simple_value) for value in event.summary.value]
+            content = content[16 + length :]
+    return found
+
+
+def test_tensorboard_has_what_the_log_has_when_a_run_is_killed_and_when_it_goes_on(tmp_path):
+    killed = MetricLog(tmp_path, 0, 40)
+    for step in (10, 20, 30):
+        killed.write("train", step, step / 10, _figures(float(step)))
+    assert {step for _, step, _ in _events(tmp_path)} == {10, 20, 30}  # though nothing was closed
+    (events,) = (tmp_path / "tb").iterdir()
+    events.write_bytes(events.read_bytes()[:100])
+    (tmp_path / "tb" / "notes.txt").touch()
+    log = MetricLog(tmp_path, 20, 40)
+    (tmp_path / "tb" / "notes.txt").unlink()
+    losses = [(step, value) for name, step, value in _events(tmp_path) if name == "train/loss"]
+    assert losses == [(10, 0.5), (20, 0.5)]
+    log.write("train", 30, 3.0, _figures(30.0))
+    assert [step for name, step, _ in _events(tmp_path) if name == "train/loss"] == [10, 20, 30]
+    assert {name for name, _, _ in _events(tmp_path)} == {f"train/{name}" for name in _figures(0)}
+    log.close()
+    killed.close()
