@@ -10,12 +10,12 @@ from absl import app, flags, logging
 import jax
 
 from lcaps_jax import parallel, runtime
-from lcaps_jax.config import ConfigError
+from lcaps_jax.config import ConfigError, read_flagfiles
 from lcaps_jax.errors import UserError, arg
 from lcaps_jax.training.stop import Stopped
 
 # Flags that hold paths, whichever the entry point.
-_PATHS = ("workdir", "data_dir", "images", "report", "output")
+_PATHS = ("workdir", "data_dir", "images", "report", "output", "output_dir", "export")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Nearly always the path that was given is at fault.
 _BAD_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
@@ -78,6 +78,14 @@ def _expand_home(values: flags.FlagValues) -> None:
             values[name].value = filled
 
 
+def _parse(arguments: list[str]) -> list[str]:
+    """Parses a command line and its flagfiles, and returns what is no flag."""
+    try:
+        return app.parse_flags_with_usage([*arguments[:1], *read_flagfiles(arguments[1:])])
+    except UserError as error:
+        sys.exit(f"Error: {error.as_flags(flags.FLAGS)}")
+
+
 def run(main: Callable[[list[str]], None], *, positional: bool = False) -> None:
     """Runs ``main`` after absl has parsed the flags and the devices are prepared.
 
@@ -115,4 +123,4 @@ def run(main: Callable[[list[str]], None], *, positional: bool = False) -> None:
             runtime.write_line(str(stop))
             sys.exit(128 + stop.signal)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)

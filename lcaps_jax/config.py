@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
+import re
+import types
 import typing
+from typing import Any
 
 from absl import flags
 
@@ -336,7 +340,7 @@ class Config:
           images: Number of training images; None for a large set.
 
         Raises:
-          ConfigError: The network does not fit the images.
+          ConfigError: The network does not fit the images, or shifts would move their content out of them.
         """
         config = dataclasses.replace(
             self,
@@ -347,6 +351,12 @@ class Config:
             **self._schedule(images),
         )
         config.check_geometry(image_size)
+        seen = config.frame_size if config.framed else image_size
+        if config.max_shift >= seen:
+            raise ConfigError(
+                f"{arg('max_shift')}={config.max_shift}: would move the content out of images of {seen} pixels; it "
+                f"must be smaller than {seen}."
+            )
         return config
 
     def _schedule(self, images: int | None) -> dict[str, typing.Any]:
@@ -382,7 +392,7 @@ class Config:
         """The Config that ``to_json`` wrote; unknown settings are refused.
 
         Raises:
-          ConfigError: Some settings are of another version of this code; the message names them.
+          ConfigError: Some settings are of another version of this code, or damaged; the message names them.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(settings) - names)
@@ -391,6 +401,10 @@ class Config:
                 f"The run was made by another version: it has the settings {', '.join(unknown)}, unknown here."
             )
         settings = {"eval_every": 1, **settings}  # as every run did before there was such a setting
+        settings, hints = dict(settings), typing.get_type_hints(cls)
+        for name, value in settings.items():
+            if not _fits(value, hints[name]):
+                raise ConfigError(f"The run's {name} is {value!r}: the settings are damaged, or of another version.")
         if settings.get("eval_datasets") is not None:
             settings["eval_datasets"] = tuple(settings["eval_datasets"])
         return cls(**settings)
@@ -416,6 +430,15 @@ def _default_batch(images: int) -> int:
     tens = images // _STEPS_PER_EPOCH // 10 * 10
     batch = parallel.round_up(min(max(_LEAST_BATCH, tens), _BATCH, max(1, images)))
     return batch if batch <= images else max(1, parallel.round_down(images))
+
+
+def _fits(value, hint) -> bool:
+    """Whether a value of JSON can be a setting of that type."""
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, list | tuple) and all(type(part) is str for part in value)
+    return type(value) is hint or (hint is float and type(value) is int)
 
 
 @contextlib.contextmanager
@@ -464,14 +487,55 @@ def from_flagfile(path: str | pathlib.Path) -> Config:
     """The Config of a flagfile; its --workdir is ignored.
 
     Raises:
-      ConfigError: A setting cannot be run; see Config.
+      ConfigError: A setting cannot be run, see Config; or the file cannot be read.
       absl.flags.Error: A line is no flag.
     """
     values = flags.FlagValues()
     define_flags(values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
-    values(values.read_flags_from_files(["", f"--flagfile={path}"]))
+    values(["", *read_flagfiles([f"--flagfile={path}"])])
     return from_flags(values)
+
+
+_FLAGFILE = re.compile(r"--?flagfile(?:=(.*))?", re.DOTALL)
+_QUOTED = re.compile(r"""^(--?\w+=)(["'])(.*)\2$""")
+
+
+def read_flagfiles(arguments: Sequence[str], inside: tuple[str, ...] = ()) -> list[str]:
+    """Puts the lines of flagfiles in the place of each ``--flagfile=FILE``.
+
+    A line is a flag, a comment (``#`` or ``//``) or empty. No shell reads it, so that nothing in it is special, but
+    quotes around a whole value are taken off as a shell would: ``--workdir='runs/a b'``. A byte-order mark, which some
+    editors write, is skipped.
+
+    Args:
+      arguments: Arguments of a command line.
+      inside: Flagfiles that these arguments stand in, which they may not name again.
+
+    Raises:
+      ConfigError: A file cannot be read, is no text, or is named inside itself.
+    """
+    arguments, filled = list(arguments), []
+    while arguments:
+        argument = arguments.pop(0)
+        found = _FLAGFILE.fullmatch(argument)
+        if argument == "--":
+            return [*filled, argument, *arguments]
+        if not found:
+            filled.append(argument)
+            continue
+        name = found[1] or (arguments.pop(0) if found[1] is None and arguments else "")
+        path = os.path.expanduser(name)
+        if path in inside:
+            raise ConfigError(f"{arg('flagfile')}={name}: is named inside itself.")
+        try:
+            text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+        except (OSError, ValueError) as error:  # of bytes that are no UTF-8 too
+            raise ConfigError(f"{arg('flagfile')}={name}: cannot be read as text in UTF-8 ({error}).") from None
+        lines = [_QUOTED.sub(r"\1\3", line.strip()) for line in text.split("\n")]
+        lines = [line for line in lines if line and not line.startswith(("#", "//"))]
+        filled += read_flagfiles(lines, (*inside, path))
+    return filled
 
 
 def write_config(workdir: pathlib.Path, config: Config, about: Mapping) -> None:
@@ -483,12 +547,31 @@ def read_config(workdir: pathlib.Path) -> tuple[Config, dict]:
     """The settings of a run, and what ``write_config`` wrote beside them.
 
     Raises:
-      ConfigError: The folder holds no run, or a run of another version.
+      ConfigError: The folder holds no run, a damaged one, or one of another version.
     """
     path = pathlib.Path(workdir) / CONFIG_FILE
     try:
         about = json.loads(path.read_text())
         settings = about.pop("settings")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not isinstance(settings, dict):
+            raise ValueError("the settings are no object")
+        for name, is_right in _ABOUT.items():
+            if not is_right(about[name]):
+                raise ValueError(f"{name} is {about[name]!r}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{workdir} is not a run of lcaps_jax: cannot read {path} ({error}).") from None
     return Config.from_json(settings), about
+
+
+def _is_count(value) -> bool:
+    return type(value) is int and value > 0
+
+
+# What stands beside the settings of every run, and whether a value of it can be right.
+_ABOUT: dict[str, Callable[[Any], bool]] = {
+    "class_names": lambda names: (
+        isinstance(names, list) and len(names) > 1 and all(type(name) is str for name in names)
+    ),
+    "channels": _is_count,
+    "train_images": _is_count,
+}

@@ -59,8 +59,30 @@ def test_every_flagfile_parses_and_says_what_it_reaches(parse, flagfile):
 
 def test_json_round_trip(tmp_path):
     config = workloads.tiny_config(eval_datasets=("sample", "mnist"))
-    config_lib.write_config(tmp_path, config, {"channels": 1})
-    assert config_lib.read_config(tmp_path) == (config, {"channels": 1})
+    about = {"class_names": ["a", "b"], "channels": 1, "train_images": 7}
+    config_lib.write_config(tmp_path, config, about)
+    assert config_lib.read_config(tmp_path) == (config, about)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        ({"channels": "1"}, "cannot read .*channels is '1'"),
+        ({"train_images": None}, "train_images is None"),
+        ({"class_names": ["a", 2]}, "class_names is"),
+        ({"settings": []}, "the settings are no object"),
+        ({"settings": {"k": "5"}}, "The run's k is '5': the settings are damaged, or of another version"),
+        ({"settings": {"shuffle": 1}}, "The run's shuffle is 1"),
+        ({"settings": {"eval_datasets": [1]}}, r"The run's eval_datasets is \[1\]"),
+    ],
+)
+def test_a_damaged_config_is_refused_by_what_is_wrong(tmp_path, damage, message):
+    about = {"settings": {}, "class_names": ["a", "b"], "channels": 1, "train_images": 7}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    assert config_lib.read_config(tmp_path)[0] == Config()
+    (tmp_path / "config.json").write_text(json.dumps(about | damage))
+    with pytest.raises(ConfigError, match=message):
+        config_lib.read_config(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -180,3 +202,40 @@ def test_a_folder_that_is_no_run_and_a_newer_version(tmp_path):
         config_lib.read_config(pathlib.Path(tmp_path))
     with pytest.raises(ConfigError, match="another version: it has the settings routing_depth"):
         Config.from_json({**Config().to_json(), "routing_depth": 3})
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("--data_dir='a b'\n--k=\"5\"\n", {"data_dir": "a b", "k": 5}),
+        ("\ufeff--k=5\r\n  # a comment\n\n// another\n--learning_rate=0.01 \n", {"k": 5, "learning_rate": 0.01}),
+        ("--data_dir='a\n", {"data_dir": "'a"}),  # half a pair is no pair
+        ("--data_dir=a 'b' c\n", {"data_dir": "a 'b' c"}),
+    ],
+)
+def test_lines_of_a_flagfile_are_taken_as_meant(tmp_path, text, expected):
+    path = tmp_path / "my.flags"
+    path.write_text(text, encoding="utf-8", newline="")
+    read = config_lib.from_flagfile(path)
+    assert {name: getattr(read, name) for name in expected} == expected
+    (tmp_path / "outer.flags").write_text(f"--epochs=3\n--flagfile='{path}'\n")
+    outer = config_lib.from_flagfile(tmp_path / "outer.flags")
+    assert outer == dataclasses.replace(read, epochs=3)
+
+
+def test_flagfiles_that_cannot_be_read_are_named(tmp_path):
+    path = tmp_path / "my.flags"
+    path.write_bytes("--k=5\n".encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"flagfile=.*my\.flags: cannot be read as text in UTF-8"):
+        config_lib.from_flagfile(path)
+    path.write_text(f"--flagfile={path}\n")
+    with pytest.raises(ConfigError, match=r"flagfile=.*my\.flags: is named inside itself"):
+        config_lib.from_flagfile(path)
+
+
+def test_shifts_that_would_move_an_image_out_of_itself_are_refused():
+    assert Config(max_shift=27).resolved(28, 0).max_shift == 27
+    with pytest.raises(ConfigError, match="max_shift=28: would move the content out of images of 28 pixels; it must"):
+        Config(max_shift=28).resolved(28, 0)
+    with pytest.raises(ConfigError, match="images of 28 pixels"):
+        Config(max_shift=30, frame="affine").resolved(100, 0)
