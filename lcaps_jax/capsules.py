@@ -106,12 +106,22 @@ def prune(capsules: jax.Array, activity: jax.Array, k: int, groups: int = 1) -> 
     """
     check_keep(k, activity.shape[-1], groups)
     activity = lax.stop_gradient(activity)
-    by_group = jnp.moveaxis(activity.reshape(*activity.shape[:-1], -1, groups), -1, -2)
+    leading, n = activity.shape[:-1], activity.shape[-1]
+    by_group = jnp.moveaxis(activity.reshape(*leading, n // groups, groups), -1, -2)
     index = lax.top_k(by_group, k // groups)[1] * groups + jnp.arange(groups)[:, None]
-    index = jnp.sort(index.reshape(*activity.shape[:-1], k), axis=-1)
-    code = jnp.put_along_axis(jnp.zeros(activity.shape, jnp.float32), index, 1.0, axis=-1, inplace=False)
-    kept = jnp.take_along_axis(capsules, index[..., None], axis=-2)
-    return Pruned(kept, index, code)
+    index = jnp.sort(index.reshape(*leading, k), axis=-1)
+    mark, take = _mark, _take
+    for _ in leading:  # because NumPy's functions along an axis cannot be exported for any number of images
+        mark, take = jax.vmap(mark), jax.vmap(take)
+    return Pruned(take(capsules, index), index, mark(jnp.zeros(activity.shape, jnp.float32), index))
+
+
+def _mark(code: jax.Array, index: jax.Array) -> jax.Array:
+    return code.at[index].set(1.0)
+
+
+def _take(capsules: jax.Array, index: jax.Array) -> jax.Array:
+    return capsules[index]
 
 
 def propagate(capsules: jax.Array, transform: jax.Array, contribution: jax.Array) -> jax.Array:
@@ -203,7 +213,7 @@ def propagate_own(pruned: Pruned, kernel: jax.Array) -> jax.Array:
     rows = jax.vmap(lambda row, index, kept: row.at[index].set(kept, unique_indices=True))(
         rows, pruned.index, pruned.capsules.astype(kernel.dtype)
     )
-    return _einsum("br,jre->jbe", rows.reshape(len(rows), -1), kernel)
+    return _einsum("br,jre->jbe", rows.reshape(rows.shape[0], kernel.shape[1]), kernel)
 
 
 def regress_own(s: jax.Array, index: jax.Array, kernel: jax.Array, dim: int) -> jax.Array:
@@ -219,8 +229,8 @@ def regress_own(s: jax.Array, index: jax.Array, kernel: jax.Array, dim: int) -> 
       ``[J, B, K, d]``, float32.
     """
     all_ = _einsum("jbe,jre->jbr", s.astype(kernel.dtype), kernel)
-    all_ = all_.reshape(*all_.shape[:2], -1, dim)
-    return squash(jnp.take_along_axis(all_, index[None, ..., None], axis=-2))
+    all_ = all_.reshape(*all_.shape[:2], kernel.shape[1] // dim, dim)
+    return squash(jax.vmap(jax.vmap(_take), in_axes=(0, None))(all_, index))
 
 
 def regression_error(regressed: jax.Array, capsules: jax.Array, *, squared: bool = True) -> jax.Array:

@@ -68,7 +68,7 @@ class Decoder(nn.Module):
             kernel_init=nn.initializers.glorot_uniform(),
             precision=lax.Precision.HIGHEST,
         )
-        x = nn.relu(dense(512, name="dense1")(masked.reshape(len(pose), -1)))
+        x = nn.relu(dense(512, name="dense1")(masked.reshape(pose.shape[0], -1)))
         x = nn.relu(dense(1024, name="dense2")(x))
         return nn.sigmoid(dense(self.pixels, name="dense3")(x).astype(jnp.float32))
 

@@ -60,7 +60,7 @@ class ConvNet(base.Network):
         kernels, biases = zip(*parameters)
         x = images.astype(self.dtype)
         x = nn.relu(conv_stack(x, kernels, biases, strides=(1, 1, 1), padding=_KERNEL // 2, method=self.convolution))
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         dense = functools.partial(
             nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform(), precision=lax.Precision.HIGHEST
         )

@@ -106,7 +106,7 @@ class Framed(base.Network):
         together = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (pictures, turned))
         outputs = cast(NetworkOutput, self.network(together[0]))
         outputs = dataclasses.replace(outputs, picture=together[0], frame=together[1])
-        count = len(images)
+        count = images.shape[0]
         activity, best = combined(outputs.activity.reshape(len(degrees), count, -1))
         chosen = jax.tree.map(lambda x: x[best * count + jnp.arange(count)], outputs)
         return dataclasses.replace(chosen, activity=activity, angle=degrees[best])
@@ -129,4 +129,4 @@ def combined(activity: jax.Array) -> tuple[jax.Array, jax.Array]:
     share = activity / jnp.where(total == 0, 1.0, total)
     together = jnp.mean(share**POWER, axis=0) ** (1 / POWER)
     predicted = jnp.argmax(together, axis=-1)
-    return together, jnp.argmax(jnp.take_along_axis(share, predicted[None, :, None], axis=-1)[..., 0], axis=0)
+    return together, jnp.argmax(share[:, jnp.arange(activity.shape[1]), predicted], axis=0)

@@ -351,6 +351,6 @@ class LadderCapsNet(base.Network):
 
 def _random_scores(images: jax.Array, count: int) -> jax.Array:
     """Random numbers ``[B, count]``, seeded by the pixels of each image, so that an image always gets the same."""
-    pixels = jnp.rint(255 * images).astype(jnp.uint32).reshape(len(images), -1)
+    pixels = jnp.rint(255 * images).astype(jnp.uint32).reshape(images.shape[0], -1)
     seeds = jnp.sum(pixels * jax.random.bits(jax.random.key(0), pixels.shape[1:]), axis=-1, dtype=jnp.uint32)
     return jax.vmap(lambda seed: jax.random.uniform(jax.random.key(seed), (count,)))(seeds)
