@@ -3,28 +3,36 @@
     python eval.py --workdir=runs/quickstart --eval_datasets=sample
 
 The results go into the run's results.json, the plots into its folder figures/. With --images it classifies image files
-instead:
+instead; mnist_small is the network that comes with the package:
 
     python eval.py --workdir=runs/quickstart --images='photos/*.png'
+    python eval.py --workdir=mnist_small --images=digit.png --format=json
 
-With --report it writes one page about a run, or about several side by side:
+With --report it writes one page about a run, or about several side by side; with --export it writes the network as one
+program, which runs without this package (docs/deployment.md):
 
     python eval.py --workdir=runs/one,runs/other --report=report.html
+    python eval.py --workdir=runs/quickstart --export=quickstart.program
 """
 
+import contextlib
 import dataclasses
 import pathlib
 
 from absl import flags
 
-from lcaps_jax import cli, commands, parallel, runs
+from lcaps_jax import cli, commands, deployment, pretrained, runs
 from lcaps_jax.config import ConfigError
 from lcaps_jax.data import affnist
-from lcaps_jax.runtime import say
+from lcaps_jax.runtime import messages_on_stderr, say
 from lcaps_jax.training import BEST, LAST
-from lcaps_jax.views import classify, plots, report
+from lcaps_jax.views import classify, report
 
-_WORKDIR = flags.DEFINE_list("workdir", None, "Folder of the run; for --report, one or several.", required=True)
+_WORKDIR = flags.DEFINE_list(
+    "workdir",
+    None,
+    "Folder of the run; for --report, one or several. 'mnist_small' is the network that comes with the package.",
+)
 _EVAL_DATASETS = flags.DEFINE_list("eval_datasets", None, "Test sets, as for train.py. Default: those of the run.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets. Default: that of the run.")
 _CHECKPOINT = flags.DEFINE_enum(
@@ -48,7 +56,26 @@ _CENTRE = flags.DEFINE_boolean(
 _KEEP_GOING = flags.DEFINE_boolean(
     "keep_going", None, "Leave out and list image files that cannot be read. Default: as for the run."
 )
+_FORMAT = flags.DEFINE_enum(
+    "format",
+    classify.TEXT,
+    classify.FORMATS,
+    "With --images: lines to read and a picture of each file, or for programs one JSON object or one line of CSV for "
+    "each file. All else then goes to standard error, and pictures are drawn with an --output_dir alone.",
+)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir",
+    None,
+    "With --images: folder of the pictures. Default: figures/classified in the run's folder, which then holds those of "
+    "the latest files alone; for the network of the package, classified.",
+)
 _REPORT = flags.DEFINE_string("report", None, "HTML page to write about one or more runs, instead of evaluating.")
+_EXPORT = flags.DEFINE_string(
+    "export",
+    None,
+    "File to write the network to as one program of jax.export, with its weights inside, instead of evaluating. Its "
+    "classes go into FILE.json.",
+)
 _SEARCH_ANGLES = flags.DEFINE_list(
     "search_angles",
     None,
@@ -59,6 +86,9 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images of a step, over a
 cli.define_distributed_flags()
 flags.adopt_module_key_flags(cli)  # so that --help lists them
 
+_RUNS = pathlib.Path("runs")  # where the examples put runs
+_LISTED = 20  # runs that a message names
+
 
 def _angles(values):
     try:
@@ -67,20 +97,36 @@ def _angles(values):
         raise ConfigError(f"--search_angles={','.join(values)}: must be numbers of degrees ({error}).") from None
 
 
-def main(argv):
-    del argv
-    workdirs = [pathlib.Path(folder) for folder in _WORKDIR.value]
-    given = [flag.name for flag in (_EVAL_DATASETS, _IMAGES, _REPORT) if flag.value]
+def _workdirs():
+    given = _WORKDIR.value or []
+    if given and "" not in given:
+        return [pathlib.Path(folder) for folder in given]
+    packaged = f"--workdir={pretrained.MNIST_SMALL.stem} is the network that comes with the package"
+    found = [str(folder) for folder in runs.list_runs(_RUNS)]
+    if not found:
+        raise ConfigError(f"--workdir: name the folder of a run; there is none in {_RUNS}. {packaged}.")
+    listed = ", ".join(found[:_LISTED]) + (f" and {len(found) - _LISTED} more" if len(found) > _LISTED else "")
+    raise ConfigError(
+        f"--workdir: name the folder of a run, as --workdir={found[0]}, or several with commas between. In {_RUNS} "
+        f"there are {listed}. {packaged}."
+    )
+
+
+def _check_flags():
+    given = [flag.name for flag in (_EVAL_DATASETS, _IMAGES, _REPORT, _EXPORT) if flag.value]
     if len(given) > 1:
         raise ConfigError(f"--{' and --'.join(given)}: one at a time.")
-    if not _WORKDIR.value or "" in _WORKDIR.value:
-        raise ConfigError(
-            f"--workdir={','.join(_WORKDIR.value)}: name the folder of a run, or several with commas between."
-        )
-    if not _IMAGES.value and (_INVERT.value or _CENTRE.value):
-        raise ConfigError(f"--{'invert' if _INVERT.value else 'centre'}: needs --images.")
     if _REPORT.value and _SEARCH_ANGLES.value:
         raise ConfigError("--report and --search_angles: one at a time.")
+    for flag in (_FORMAT, _OUTPUT_DIR, _INVERT, _CENTRE):
+        if flag.present and not _IMAGES.value:
+            raise ConfigError(f"--{flag.name}={flag.value}: does nothing without --images.")
+
+
+def main(argv):
+    del argv
+    workdirs = _workdirs()
+    _check_flags()
     if _REPORT.value:
         report.write(workdirs, pathlib.Path(_REPORT.value), checkpoint=_CHECKPOINT.value, data_dir=_DATA_DIR.value)
         say(f"{_REPORT.value} is written.")
@@ -88,24 +134,33 @@ def main(argv):
     if len(workdirs) != 1:
         raise ConfigError(f"--workdir={','.join(_WORKDIR.value)}: one run at a time, except for --report.")
     (workdir,) = workdirs
-    run = runs.load_run(workdir, _CHECKPOINT.value)
-    if _KEEP_GOING.value is not None:
-        run = dataclasses.replace(run, config=dataclasses.replace(run.config, keep_going=_KEEP_GOING.value))
-    if _SEARCH_ANGLES.value:
-        run = run.searching(_angles(_SEARCH_ANGLES.value))
-    if _IMAGES.value:
-        prepare = {"invert": _INVERT.value, "centre": _CENTRE.value}
-        for number, classified in enumerate(classify.classify(run, classify.find(_IMAGES.value), **prepare)):
-            say(classified.line(run.class_names))
-            if parallel.is_main():
-                classify.draw(run, classified, workdir, number)
-        say(f"Their pictures are in {workdir / plots.FOLDER / classify.FOLDER}.")
+    own = None if pretrained.is_packaged(workdir) else workdir  # nothing is written into the package
+    with contextlib.nullcontext() if _FORMAT.value == classify.TEXT else messages_on_stderr() as records:
+        run = pretrained.load(workdir, _CHECKPOINT.value)
+        if _KEEP_GOING.value is not None:
+            run = dataclasses.replace(run, config=dataclasses.replace(run.config, keep_going=_KEEP_GOING.value))
+        if _SEARCH_ANGLES.value:
+            run = run.searching(_angles(_SEARCH_ANGLES.value))
+        if _IMAGES.value:
+            commands.classify_files(
+                run,
+                _IMAGES.value,
+                own,
+                form=_FORMAT.value,
+                output_dir=pathlib.Path(_OUTPUT_DIR.value) if _OUTPUT_DIR.value else None,
+                records=records,
+                invert=_INVERT.value,
+                centre=_CENTRE.value,
+            )
+            return
+    if _EXPORT.value:
+        about = deployment.export(run, _EXPORT.value)
+        say(f"{_EXPORT.value} is written, and its classes are in {about}.")
         return
-    names = _EVAL_DATASETS.value or run.config.eval_datasets
     commands.evaluate_run(
         run,
-        names,
-        workdir,
+        _EVAL_DATASETS.value or run.config.eval_datasets,
+        own,
         batch_size=_BATCH_SIZE.value,
         data_dir=_DATA_DIR.value,
         affnist_variants=_AFFNIST_VARIANTS.value,

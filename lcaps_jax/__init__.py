@@ -1,7 +1,7 @@
 """lcaps_jax: the Ladder Capsule Network (Jeong, Lee, Kim, ICML 2019) in JAX.
 
-Importing it needs JAX and Flax alone. The functions that load trained networks need more, and are imported when they
-are first used.
+Importing it needs JAX and Flax alone. What loads and uses trained networks needs more, and is imported when it is first
+used.
 """
 
 import importlib
@@ -27,7 +27,9 @@ from lcaps_jax.routing import route
 
 if TYPE_CHECKING:
     from lcaps_jax.pretrained import load_pretrained as load_pretrained
+    from lcaps_jax.runs import Predictions as Predictions
     from lcaps_jax.runs import load_run as load_run
+    from lcaps_jax.runs import predict as predict
 
 __version__ = "0.1.0"
 
@@ -54,7 +56,10 @@ __all__ = [
 
 
 # The names that need more than JAX and Flax, and their homes.
-_LOADERS = {"load_pretrained": "lcaps_jax.pretrained", "load_run": "lcaps_jax.runs"}
+_LOADERS = {
+    "load_pretrained": "lcaps_jax.pretrained",
+    **dict.fromkeys(("Predictions", "load_run", "predict"), "lcaps_jax.runs"),
+}
 
 
 def __getattr__(name: str):

@@ -1,10 +1,11 @@
-"""What train.py and eval.py do: train a run in its folder, and evaluate one."""
+"""What train.py and eval.py do: train a run in its folder, evaluate one, and classify image files with it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import contextlib
 import dataclasses
 import pathlib
 import time
+from typing import TextIO
 
 from lcaps_jax import data, networks, parallel, runs
 from lcaps_jax.config import CONFIG_FILE, FIXED, Config, ConfigError, read_config, write_config
@@ -12,7 +13,7 @@ from lcaps_jax.data import folder
 from lcaps_jax.data.augment import place
 from lcaps_jax.errors import arg, renamed
 from lcaps_jax.runs import Run
-from lcaps_jax.runtime import say
+from lcaps_jax.runtime import say, write_line
 from lcaps_jax.training import (
     BEST,
     LAST,
@@ -25,7 +26,7 @@ from lcaps_jax.training import (
     plan_of,
 )
 from lcaps_jax.training.checkpoints import check_path
-from lcaps_jax.views import plots
+from lcaps_jax.views import classify, plots
 
 _SECONDS_BETWEEN_PICTURES = 60
 
@@ -215,7 +216,7 @@ def _check_fits(splits: Iterable[data.TestSet]) -> None:
 def evaluate_run(
     run: Run,
     names: Sequence[str],
-    workdir: pathlib.Path,
+    workdir: pathlib.Path | None,
     *,
     batch_size: int | None = None,
     data_dir: str | None = None,
@@ -230,7 +231,7 @@ def evaluate_run(
     Args:
       run: Run to evaluate.
       names: Names of the test sets.
-      workdir: Folder of the run.
+      workdir: Folder of the run; None writes nothing.
       batch_size: Images of a step, over all devices; None for the run's own number, rounded up to divide among them.
       data_dir: Folder of prepared TFDS sets; None for the run's own.
       affnist_variants: Variants of each digit; None for the run's own.
@@ -262,7 +263,7 @@ def evaluate_run(
     for name, evaluation in evaluations.items():  # before anything is written, because a full disk can prevent that
         say(f"{name}: {format_result(evaluation.result(run.step))}, {run.checkpoint} checkpoint, step {run.step}")
         say(format_table(evaluation, run.class_names))
-    if parallel.is_main():
+    if workdir is not None and parallel.is_main():
         _add_evaluations(run, workdir, evaluations, splits)
     return evaluations
 
@@ -294,6 +295,59 @@ def _entry_of(name: str, run: Run, data_dir: str | None) -> str:
     if angles := run.network.search_angles:
         extra.append("search by " + ", ".join(f"{angle:g}" for angle in angles))
     return f"{name} ({'; '.join(extra)})" if extra else name
+
+
+def classify_files(
+    run: Run,
+    pattern: str,
+    workdir: pathlib.Path | None,
+    *,
+    form: str = classify.TEXT,
+    output_dir: pathlib.Path | None = None,
+    records: TextIO | None = None,
+    invert: bool = False,
+    centre: bool = False,
+) -> None:
+    """Prints the label of each image file and draws a picture of each, but for programs only where a folder is given.
+
+    The labels do not wait for the pictures: where those cannot be written, the labels of all files come nevertheless.
+
+    Args:
+      run: Run to classify with.
+      pattern: Files, such as ``"photos/*.png"``.
+      workdir: Folder of the run, whose pictures of earlier files make room; None where the run has none, for the folder
+        ``classified``.
+      form: Form of the labels, one of ``classify.FORMATS``.
+      output_dir: Folder of the pictures instead of the run's own.
+      records: File that the labels go to; None for standard output.
+      invert: Whether black and white change places.
+      centre: Whether each image is a digit, to be centred as MNIST's are.
+
+    Raises:
+      data.DataError: There is no such file, or one is no image.
+      ConfigError: The pictures could not be written, which is raised after the last label.
+    """
+    drawn, failure = form == classify.TEXT or output_dir is not None, None
+    place = output_dir or (classify.place_of(workdir) if workdir else pathlib.Path(classify.FOLDER))
+    found = classify.classify(run, classify.find(pattern), invert=invert, centre=centre)
+    for number, (text, classified) in enumerate(classify.formatted(found, run.class_names, form)):
+        if not parallel.is_main():
+            continue
+        write_line(text, records)
+        if drawn and failure is None:
+            try:
+                if number == 0 and workdir and not output_dir:
+                    classify.clear(place)
+                classify.draw(run, classified, place, number)
+            except OSError as error:
+                failure = error
+    if failure is not None:
+        raise ConfigError(
+            f"The pictures cannot be written: {failure}. The labels are complete. Another {arg('output_dir')} takes "
+            "the pictures."
+        )
+    if drawn:
+        say(f"Their pictures are in {place}.")
 
 
 def format_result(result: dict) -> str:

@@ -7,10 +7,10 @@ import pathlib
 PARTIAL = ".partial"
 
 
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a text file; a process that is killed meanwhile leaves what was there before."""
+def write_whole(path: pathlib.Path, content: str | bytes) -> None:
+    """Writes a file of text or bytes; a process that is killed meanwhile leaves what was there before."""
     partial = path.with_name(path.name + PARTIAL)
-    partial.write_text(text)
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
 
 

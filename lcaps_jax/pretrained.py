@@ -17,7 +17,9 @@ import numpy as np
 
 from lcaps_jax import data, networks
 from lcaps_jax.config import Config, ConfigError
-from lcaps_jax.runs import Run
+from lcaps_jax.errors import arg
+from lcaps_jax.runs import Run, load_run
+from lcaps_jax.training import LAST
 
 MNIST_SMALL = pathlib.Path(__file__).parent / "mnist_small.npz"
 MNIST_FRAMED = pathlib.Path(__file__).parent / "mnist_framed.npz"
@@ -54,6 +56,25 @@ def load_pretrained(path: str | pathlib.Path = MNIST_SMALL) -> Run:
         results=about["results"],
         ground=data.ground_of(config.dataset, about.get("ground")),
     )
+
+
+def is_packaged(workdir: str | pathlib.Path) -> bool:
+    """Whether a command line means the packaged network by its ``--workdir``; a folder of that name comes first."""
+    return str(workdir) == MNIST_SMALL.stem and not pathlib.Path(workdir).exists()
+
+
+def load(workdir: str | pathlib.Path, checkpoint: str = LAST) -> Run:
+    """Loads the run of a folder or, by the name ``mnist_small``, the network of the package.
+
+    Raises:
+      config.ConfigError: See ``runs.load_run``; or the best checkpoint is wanted of the network of the package.
+      training.CheckpointError: See ``runs.load_run``.
+    """
+    if not is_packaged(workdir):
+        return load_run(workdir, checkpoint)
+    if checkpoint != LAST:
+        raise ConfigError(f"{arg('checkpoint')}={checkpoint}: the network of the package has one checkpoint, {LAST}.")
+    return load_pretrained()
 
 
 def save(run: Run, path: str | pathlib.Path) -> None:

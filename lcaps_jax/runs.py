@@ -13,7 +13,6 @@ import pathlib
 import subprocess
 from typing import cast
 
-import filelock
 import jax
 import numpy as np
 
@@ -26,6 +25,7 @@ from lcaps_jax.data.resize import to_channels
 from lcaps_jax.data.splits import listed, normal_form
 from lcaps_jax.errors import arg, renamed
 from lcaps_jax.files import PARTIAL, write_json
+from lcaps_jax.locks import LockedError, locked
 from lcaps_jax.networks import Geometry, Network, NetworkOutput
 from lcaps_jax.runtime import say
 from lcaps_jax.training import (
@@ -45,6 +45,7 @@ RESULTS_FILE = "results.json"
 MEASURED = "experiments"  # folder of what the experiments have measured of a run
 _LOCK_FILE = ".lock"
 _RESULTS_LOCK = ".results.lock"
+_RESULTS_SECONDS = 60.0  # to wait for another process that writes results, which takes it no second
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "chex", "numpy")
 # The most images that a run computes at a time.
 _BATCH = 64
@@ -148,6 +149,53 @@ class Run:
         return images.astype(np.float32)
 
 
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a network says of N images.
+
+    Attributes:
+      labels: Name of the most active class of each image, N of them.
+      activity: Activity of each class, ``[N, J]``, in the order of the run's class names.
+      pose: Class capsules, ``[N, J, D]``; None where the network has none.
+    """
+
+    labels: tuple[str, ...]
+    activity: np.ndarray
+    pose: np.ndarray | None
+
+
+def predict(run: Run, images: np.ndarray) -> Predictions:
+    """Classifies images. For all else that a network computes of them, call the run itself.
+
+    Args:
+      run: Trained network.
+      images: ``[N, I, I, C]`` of the network's size, or ``[N, I, I]`` where they are grey, uint8 or float in [0, 1].
+        They are computed batch by batch, so N may be large; it may be 0.
+
+    Raises:
+      data.DataError: The images have another shape, type or range.
+    """
+    try:
+        images = np.asarray(images)
+    except ValueError as error:  # NumPy's, of a list of images that differ in size
+        raise DataError(f"{arg('images')} are not one array of images of one size ({error}).") from None
+    if images.ndim == 3 and run.channels == 1:
+        images = images[..., None]
+    count = images.shape[0] if images.ndim else 0
+    if images.ndim == 4 and not count:  # one image stands in, so that the results get their shapes
+        images = np.zeros((1, *images.shape[1:]), images.dtype)
+    activity, poses = [], []
+    for output in run.batches(images):
+        activity.append(output.activity)
+        poses.append(output.pose)
+    together = np.concatenate(activity)[:count]
+    return Predictions(
+        labels=tuple(run.class_names[label] for label in together.argmax(axis=1)),
+        activity=together,
+        pose=None if poses[0] is None else np.concatenate(poses)[:count],
+    )
+
+
 # All runs share this function, so that runs of the same network compile it once.
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(network: Network, params: dict, images: np.ndarray) -> NetworkOutput:
@@ -187,6 +235,11 @@ def load_run(workdir: str | pathlib.Path, checkpoint: str | None = None) -> Run:
     names = tuple(about["class_names"])
     ground = data.ground_of(config.dataset, about.get(_GROUND))
     return Run(network, params, config, names, about["channels"], step, checkpoint, read_results(workdir), ground)
+
+
+def list_runs(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of runs in a folder and in its folders, by name."""
+    return sorted(path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/{CONFIG_FILE}"))
 
 
 def load_test(name: str, config: Config, class_names: Sequence[str], channels: int) -> TestSet:
@@ -231,9 +284,12 @@ def read_results(workdir: pathlib.Path) -> dict:
     path = workdir / RESULTS_FILE
     try:
         results = json.loads(path.read_text()) if path.exists() else {}
-        if any("step" not in entry for entry in results.values()):
-            raise ValueError("an entry has no step")
-    except (ValueError, AttributeError, TypeError) as error:
+        for name, entry in results.items():
+            figures = [entry["step"], *(entry.get(figure, 0) for figure in ("error", "count"))]
+            figures += entry.get("ci95", ())
+            if not all(isinstance(figure, int | float) for figure in figures) or len(figures) not in (3, 5):
+                raise ValueError(f"the entry of {name} is damaged")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({error}). Remove it, and evaluate the run again.") from None
     return results
 
@@ -255,12 +311,17 @@ def add_results(
       splits: Test sets by name of the entry.
       step: Step that was evaluated.
       later_too: Whether entries of later steps stay; otherwise they are removed.
+
+    Raises:
+      LockedError: Another process has kept the results locked for a minute.
     """
     stopped = {} if not config.stop_at_error else {"stop_at_error": config.stop_at_error}
     results = {
         name: {**evaluation.result(step), **splits[name].about, **stopped} for name, evaluation in evaluations.items()
     }
-    with filelock.FileLock(workdir / _RESULTS_LOCK):  # because train.py and eval.py may write at once
+    waiting = f"Another process writes the results in {workdir}; waiting for it."
+    # Because train.py and eval.py may write at once.
+    with locked(workdir / _RESULTS_LOCK, seconds=_RESULTS_SECONDS, meanwhile=waiting):
         stored = {name: entry for name, entry in read_results(workdir).items() if later_too or entry["step"] <= step}
         newer = {name: entry for name, entry in stored.items() if name in results and entry["step"] > step}
         write_json(workdir / RESULTS_FILE, {**stored, **results, **newer})
@@ -314,19 +375,16 @@ def alone(workdir: pathlib.Path) -> Iterator[None]:
       ConfigError: Another process is training in the folder.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(workdir / _LOCK_FILE, blocking=False)
-    taken = False
-    if parallel.is_main():
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            taken = True
-    if parallel.any_process(taken):
-        raise ConfigError(f"{arg('workdir')}={workdir}: another process is training in this folder.")
-    try:
+    with contextlib.ExitStack() as held:
+        taken = False
+        if parallel.is_main():
+            try:
+                held.enter_context(locked(workdir / _LOCK_FILE))
+            except LockedError:
+                taken = True
+        if parallel.any_process(taken):
+            raise ConfigError(f"{arg('workdir')}={workdir}: another process is training in this folder.")
         yield
-    finally:
-        lock.release()
 
 
 def describe(workdir: pathlib.Path, source: Source, train_images: int) -> dict:

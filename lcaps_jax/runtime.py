@@ -1,9 +1,13 @@
 """What an entry point sets up in its process: the allocator, the cache of compiled programs, and what it prints."""
 
+from collections.abc import Iterator
+import contextlib
 import ctypes
+import io
 import os
 import pathlib
 import sys
+from typing import TextIO
 
 import jax
 
@@ -14,6 +18,8 @@ def prepare() -> None:
     """Sets the process up. An entry point calls this before anything else."""
     reuse_freed_memory()
     _keep_compiled_programs()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:
@@ -22,16 +28,25 @@ def say(text: str) -> None:
         write_line(text)
 
 
-def write_line(text: str) -> None:
+def write_line(text: str, file: TextIO | None = None) -> None:
     """Prints a line. Where nobody reads any more, as behind ``| head``, the program goes on in silence.
 
     What the terminal cannot show, as the bytes of a file's name that are not UTF-8, is printed with backslashes.
     """
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    file = file or sys.stdout
+    encoding = getattr(file, "encoding", None) or "utf-8"
     try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=file, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+
+
+@contextlib.contextmanager
+def messages_on_stderr() -> Iterator[TextIO]:
+    """Gives standard output for records that a program reads; all that is said inside goes to standard error."""
+    records = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        yield records
 
 
 def _keep_compiled_programs() -> None:

@@ -15,10 +15,9 @@ os.environ.setdefault(
 )
 
 from absl import flags
-import filelock
 import pytest
 
-from lcaps_jax import runtime
+from lcaps_jax import locks, runtime
 import workloads
 
 os.environ["XLA_FLAGS"] = workloads.xla_flags(devices=2)
@@ -32,7 +31,7 @@ def tiny_run(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one run for all processes of pytest-xdist
     workdir, printed = shared / "tiny", shared / "tiny.txt"
-    with filelock.FileLock(shared / "tiny.lock"):
+    with locks.locked(shared / "tiny.lock", seconds=300):
         if not printed.exists():
             printed.write_text(workloads.train(workdir).stdout)
     return workdir, printed.read_text()

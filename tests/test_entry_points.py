@@ -291,3 +291,33 @@ def test_eval_refuses_a_checkpoint_that_is_not_there(tiny_run):
     workdir, _ = tiny_run
     done = workloads.evaluate(workdir, check=False, checkpoint="best")
     assert done.returncode == 1 and "has no best checkpoint yet. One is kept where validation_size was" in done.stderr
+
+
+def test_a_newcomer_classifies_a_file_with_the_packaged_network(tmp_path):
+    image = data.load("sample").test.images[0, ..., 0]
+    Image.fromarray(image).save(tmp_path / "digit.png")
+    before = sorted((workloads.REPOSITORY / "lcaps_jax").iterdir())
+    done = workloads.evaluate("mnist_small", images=tmp_path / "digit.png", format="json")
+    (record,) = map(json.loads, done.stdout.splitlines())
+    assert record["label"] == str(data.load("sample").test.labels[0]) and record["file"] == f"{tmp_path}/digit.png"
+    assert sorted((workloads.REPOSITORY / "lcaps_jax").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "In runs there are runs/one, runs/two/inner. --workdir=mnist_small is the network that comes"),
+        (["--workdir=runs/one", "--format=csv"], "--format=csv: does nothing without --images"),
+        (["--workdir=runs/one", "--images=x", "--export=y"], "--images and --export: one at a time"),
+        (["--flagfile=marked.flags"], "runs/one is not a run of lcaps_jax"),
+        (["--workdir=mnist_small", "--checkpoint=best"], "--checkpoint=best: the network of the package has one"),
+    ],
+)
+def test_what_eval_says_of_its_flags(tmp_path, arguments, message):
+    for folder in ("one", "two/inner"):
+        (tmp_path / "runs" / folder).mkdir(parents=True)
+        (tmp_path / "runs" / folder / "config.json").write_text("{}")
+    (tmp_path / "marked.flags").write_text("--workdir='runs/one'\n", encoding="utf-8-sig")
+    command = [sys.executable, str(workloads.REPOSITORY / "eval.py"), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -81,7 +81,10 @@ after = {name.split(".")[0] for name in set(sys.modules) - before}
 def test_public_names_can_be_had_and_no_others():
     import lcaps_jax
 
-    assert all(getattr(lcaps_jax, name) for name in (*lcaps_jax.__all__, "load_run", "load_pretrained"))
+    assert all(
+        getattr(lcaps_jax, name)
+        for name in (*lcaps_jax.__all__, "load_run", "load_pretrained", "predict", "Predictions")
+    )
     assert set(lcaps_jax.__all__) <= set(dir(lcaps_jax))
     with pytest.raises(AttributeError, match="no attribute 'squish'"):
         lcaps_jax.squish  # noqa: B018

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+import lcaps_jax
 from lcaps_jax.data import DataError
 import workloads
 
@@ -44,3 +45,34 @@ def test_floats_are_taken_as_they_are():
 def test_images_that_cannot_be_meant_are_refused(images, message):
     with pytest.raises(DataError, match=message):
         workloads.untrained_run()(images)
+
+
+@pytest.mark.parametrize("settings", [{}, {"model": "cnn"}])
+@pytest.mark.parametrize("count", [0, 1, 70])
+def test_predictions_are_names_activities_and_poses(settings, count):
+    run = workloads.untrained_run(class_names=[f"class {i}" for i in range(10)], **settings)
+    images = workloads.random_split(70).images
+    output = run(images)
+    for given in (images[:count], images[:count, ..., 0], images[:count].astype(np.float32) / 255):
+        predictions = lcaps_jax.predict(run, given)
+        np.testing.assert_allclose(predictions.activity, output.activity[:count], atol=1e-5)
+        assert predictions.labels == tuple(f"class {j}" for j in predictions.activity.argmax(axis=1))
+        if output.pose is None:
+            assert predictions.pose is None
+        else:
+            np.testing.assert_allclose(predictions.pose, output.pose[:count], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        ([np.zeros((28, 28)), np.zeros((20, 20))], "images are not one array of images of one size"),
+        (np.zeros((0, 20, 20, 1), np.uint8), r"this network takes \[N, 28, 28, 1\]"),
+        (np.zeros((28, 28, 1), np.uint8), r"\(28, 28, 1, 1\): this network takes"),
+        (7, r"the shape \(\)"),
+        (np.full((2, 28, 28), 2.0), "floats from 0 to 1"),
+    ],
+)
+def test_images_that_cannot_be_predicted_are_refused(images, message):
+    with pytest.raises(DataError, match=message):
+        lcaps_jax.predict(workloads.untrained_run(), images)

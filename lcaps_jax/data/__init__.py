@@ -10,6 +10,7 @@ import difflib
 
 import numpy as np
 
+from lcaps_jax import parallel
 from lcaps_jax.data import affnist, expanded_mnist, folder, ground, sample, tfds
 from lcaps_jax.data.affnist import Affnist
 from lcaps_jax.data.ground import Ground
@@ -114,6 +115,8 @@ def load(
             check_split(split, len(source.class_names), f"The {part} part of {name}")
     _check_content(name, source.train.images)
     size = image_size or source.image_size
+    pixels = sum(map(len, filter(None, parts.values()))) * size**2 * source.channels
+    parallel.check_fits(pixels, f"The set {name}, of images of {size}x{size},")
     train, test, validation = (split and Split(fit_size(split.images, size), split.labels) for split in parts.values())
     return Source(train, test, source.class_names, size, source.max_shift, validation)
 

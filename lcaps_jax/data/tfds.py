@@ -11,7 +11,6 @@ import os
 import pathlib
 import urllib.parse
 
-import filelock
 import numpy as np
 import requests
 
@@ -19,12 +18,14 @@ from lcaps_jax import parallel
 from lcaps_jax.data.resize import fit_size
 from lcaps_jax.data.splits import DataError, Source, Split, hold_out
 from lcaps_jax.errors import arg
+from lcaps_jax.locks import locked
 from lcaps_jax.runtime import say
 
 # The parts that are held out as tests belong to the data set, so the seed is not a setting.
 _TEST_SEED = 0
 TEST_SHARE = 5  # one image in so many is held out, where a set has no test part of its own
 _REACH_SECONDS = 5
+_PREPARING_SECONDS = 6 * 3600.0  # to wait for another process that downloads and prepares a set
 
 
 class UnknownSetError(DataError):
@@ -173,16 +174,9 @@ def _preparing(builder) -> Iterator[None]:
         yield
         return
     root.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(root / f".{builder.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        say(f"Another process prepares {builder.name} in {root}; waiting for it.")
-        lock.acquire()
-    try:
+    waiting = f"Another process prepares {builder.name} in {root}; waiting for it."
+    with locked(root / f".{builder.name}.lock", seconds=_PREPARING_SECONDS, meanwhile=waiting):
         yield
-    finally:
-        lock.release()
 
 
 def _prepare(builder, name: str, data_dir: str | None, source: str | None) -> None:

@@ -1,9 +1,13 @@
 """Image files through a trained network: label, class activities, and where the kept capsules sit."""
 
 from collections.abc import Iterator, Sequence
+import csv
 import dataclasses
 import glob
+import io
+import json
 import pathlib
+import re
 
 import jax
 import numpy as np
@@ -15,11 +19,15 @@ from lcaps_jax.errors import arg
 from lcaps_jax.networks import NetworkOutput
 from lcaps_jax.runs import Run
 from lcaps_jax.runtime import say
+from lcaps_jax.training.metric_log import rounded
 from lcaps_jax.views import plots
 
 FOLDER = "classified"
+TEXT, JSON, CSV = FORMATS = ("text", "json", "csv")
 _BATCH = 32  # files that are in memory at a time
 _NAMED = 3  # classes that a line names
+_LONGEST = 50  # characters of a file's name that its picture's name has, because file systems bound them
+_PICTURE = re.compile(r"\d{3,}_.*\.png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +56,51 @@ class Classified:
         if self.output.angle is not None:
             line += f", turned by {self.output.angle[0]:g} degrees"
         return line
+
+    def record(self, class_names: Sequence[str]) -> dict:
+        """The file, its label and the activity of every class; the frame's centre and the angle if there are any."""
+        activity = self.output.activity[0]
+        record = {
+            "file": str(self.file),
+            "label": class_names[int(np.argmax(activity))],
+            "activity": {name: rounded(value) for name, value in zip(class_names, activity)},
+        }
+        if self.output.frame is not None:
+            record["frame"] = dict(zip(("row", "column"), map(rounded, self.output.frame.centre[0])))
+        if self.output.angle is not None:
+            record["angle"] = rounded(self.output.angle[0])
+        return record
+
+
+def formatted(found: Iterator[Classified], class_names: Sequence[str], form: str) -> Iterator[tuple[str, Classified]]:
+    """The text of each classified file: a line to read, a JSON object, or a line of CSV, the first under a header.
+
+    Args:
+      found: Classified files.
+      class_names: Names of the classes.
+      form: One of ``FORMATS``.
+    """
+    for number, classified in enumerate(found):
+        if form == TEXT:
+            yield classified.line(class_names), classified
+            continue
+        record = classified.record(class_names)
+        if form == JSON:
+            yield json.dumps(record), classified
+            continue
+        cells = {
+            f"{name}_{part}" if part else name: value
+            for name, group in record.items()
+            for part, value in (group.items() if isinstance(group, dict) else [("", group)])
+        }
+        rows = [list(cells.values())] if number else [list(cells), list(cells.values())]
+        yield _as_csv(rows), classified
+
+
+def _as_csv(rows: Sequence[Sequence]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().removesuffix("\n")
 
 
 def find(pattern: str) -> list[pathlib.Path]:
@@ -114,7 +167,19 @@ def classify(
         say(warning)
 
 
-def draw(run: Run, classified: Classified, workdir: pathlib.Path, number: int) -> pathlib.Path:
-    """Draws a file, its kept capsules and its class activities, and returns the path of the picture."""
+def place_of(workdir: pathlib.Path) -> pathlib.Path:
+    """The folder of a run in which the pictures of its latest classified files lie."""
+    return workdir / plots.FOLDER / FOLDER
+
+
+def clear(place: pathlib.Path) -> None:
+    """Removes the pictures of earlier files."""
+    for path in place.glob("*.png"):
+        if _PICTURE.fullmatch(path.name):
+            path.unlink()
+
+
+def draw(run: Run, classified: Classified, place: pathlib.Path, number: int) -> pathlib.Path:
+    """Draws a file, its kept capsules and its class activities into a folder, and returns the path of the picture."""
     picture = plots.classified(classified.image, classified.output, run.geometry, run.class_names, classified.file.name)
-    return plots.save(picture, workdir, f"{number:03d}_{classified.file.stem}", FOLDER)
+    return plots.save_in(place, picture, f"{number:03d}_{classified.file.stem[:_LONGEST]}")

@@ -8,7 +8,6 @@ It listens on this machine alone unless --host says otherwise.
 """
 
 from collections.abc import Callable
-import pathlib
 from typing import Any
 
 from absl import flags
@@ -16,13 +15,12 @@ import jax.numpy as jnp
 from matplotlib.figure import Figure
 import numpy as np
 
-from lcaps_jax import cli
+from lcaps_jax import cli, pretrained
 from lcaps_jax.config import ConfigError
-from lcaps_jax.data import DataError, affnist
-from lcaps_jax.data.resize import centred
+from lcaps_jax.data import DataError, affnist, expanded_mnist, sample
+from lcaps_jax.data.resize import centred, fit_size
 from lcaps_jax.errors import arg
-from lcaps_jax.pretrained import load_pretrained
-from lcaps_jax.runs import Run, load_run
+from lcaps_jax.runs import Run
 from lcaps_jax.runtime import say
 from lcaps_jax.views import plots
 
@@ -35,6 +33,38 @@ LIMITS = {
     "right": (-20.0, 20.0),
     "down": (-20.0, 20.0),
 }
+# Pixels along a side of the sets of MNIST's digits, each of which is fitted into 20 pixels, its centre of mass in the
+# middle.
+_CENTRED = {sample.NAME: 28, expanded_mnist.NAME: 40, "mnist": 28}
+
+
+def prepared(drawing: np.ndarray, run: Run) -> np.ndarray:
+    """A drawing as the images are that the run was trained on.
+
+    Args:
+      drawing: Drawing, ``[H, W]`` uint8, white on black.
+      run: Trained network.
+
+    Returns:
+      ``[I, I]`` uint8. For MNIST's digits the drawing is centred as they are; for all else it is scaled as it stands,
+      as the files of a folder are.
+
+    Raises:
+      data.DataError: The drawing is to be centred and cannot be; see ``resize.centred``.
+    """
+    size, own = run.config.image_size, _CENTRED.get(run.config.dataset)
+    image = centred(drawing, max(size, own)) if own else drawing
+    return fit_size(image[None, ..., None], size)[0, ..., 0]
+
+
+def explanation(run: Run) -> str:
+    """What the page says of how it prepares a drawing."""
+    if run.config.dataset in _CENTRED:
+        return "A drawing is scaled and centred as MNIST's digits are, on which this network was trained."
+    return (
+        f"This network was trained on the set {run.config.dataset}, so a drawing is not centred: the whole field, "
+        "white strokes on black, becomes the image. Draw things as large, and where, those images show them."
+    )
 
 
 def explainer(run: Run) -> Callable[..., tuple[dict[str, float], Figure]]:
@@ -58,7 +88,7 @@ def explainer(run: Run) -> Callable[..., tuple[dict[str, float], Figure]]:
             scale=jnp.array([[scale, scale]], jnp.float32),
             shift=jnp.array([[round(down), round(right)]], jnp.int32),
         )
-        image = jnp.asarray(centred(picture, config.image_size), jnp.float32) / 255
+        image = jnp.asarray(prepared(picture, run), jnp.float32) / 255
         moved = affnist.warp(image[None], transformation, config.image_size)[..., None]
         moved = np.clip(moved, 0, 1)  # because rounding may carry interpolated values out of [0, 1]
         output = run(moved)
@@ -87,8 +117,9 @@ def page(run: Run):
     with gr.Blocks(title="lcaps_jax: a look inside") as blocks:
         gr.Markdown(
             "# A look inside a capsule network\n"
-            "Draw a digit; then turn, scale, shear and move it. The dots show where the kept capsules sit. Beside them "
-            "stands what the most active class makes of these capsules on the way down the ladder."
+            "Draw something; then turn, scale, shear and move it. The dots show where the kept capsules sit. Beside "
+            "them stands what the most active class makes of these capsules on the way down the ladder.\n\n"
+            f"{explanation(run)}"
         )
         with gr.Row():
             with gr.Column():
@@ -122,13 +153,14 @@ def _ink(drawn) -> np.ndarray:
 
 def main() -> None:
     """Runs the command line."""
-    workdir = flags.DEFINE_string("workdir", None, "Folder of a run. Default: the small network of the package.")
+    packaged = pretrained.MNIST_SMALL.stem
+    workdir = flags.DEFINE_string("workdir", packaged, "Folder of a run. Default: the network of the package.")
     host = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets other machines in.")
     port = flags.DEFINE_integer("port", 7860, "Port to listen on.", 1, 65535)
 
     def parsed(argv):
         del argv
-        run = load_run(pathlib.Path(workdir.value)) if workdir.value else load_pretrained()
+        run = pretrained.load(workdir.value)
         try:
             blocks = page(run)
         except ImportError:

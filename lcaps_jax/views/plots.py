@@ -69,9 +69,13 @@ def _perturbed(run: Run, pose: Array, label: int, shape: tuple[int, ...]) -> np.
     return None if images is None else images.reshape(dim, len(_OFFSETS), *shape)
 
 
-def save(figure: Figure, workdir: pathlib.Path, name: str, folder: str = "") -> pathlib.Path:
-    """Writes a plot of a run into a folder of its plots, and returns the path."""
-    place = workdir / FOLDER / folder
+def save(figure: Figure, workdir: pathlib.Path, name: str) -> pathlib.Path:
+    """Writes a plot of a run into the folder of its plots, and returns the path."""
+    return save_in(workdir / FOLDER, figure, name)
+
+
+def save_in(place: pathlib.Path, figure: Figure, name: str) -> pathlib.Path:
+    """Writes a picture into a folder, which may be new, and returns the path."""
     place.mkdir(parents=True, exist_ok=True)
     path = place / (re.sub(r"[^\w.-]+", "_", name) + ".png")  # TFDS has names as emnist/balanced
     figure.savefig(path, dpi=_DPI, bbox_inches="tight")

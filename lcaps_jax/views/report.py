@@ -109,12 +109,14 @@ def _errors(loaded: Mapping[str, runs.Run], logs: Mapping[str, Sequence[dict]]) 
             step, minutes = logs[name][-1]["step"], f"{logs[name][-1]['seconds'] / 60:.1f}"
         rows.append(
             [name, run.config.model, f"{parameters:,}", f"{step:,}", minutes]
-            + [_error(run.results[test]) if test in run.results else "" for test in sets]
+            + [_error(run.results.get(test, {})) for test in sets]
         )
     return _table(rows)
 
 
 def _error(result: Mapping) -> str:
+    if not {"error", "ci95", "count"} <= set(result):
+        return ""
     low, high = result["ci95"]
     text = f"{result['error']:.2f} % ({low:.2f} to {high:.2f}) of {result['count']:,}"
     if "images" in result:

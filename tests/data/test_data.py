@@ -300,8 +300,9 @@ def test_a_set_that_cannot_be_downloaded_says_so_in_seconds(tmp_path, monkeypatc
 
 
 def test_a_set_that_another_process_prepares_is_waited_for(tmp_path, capsys):
-    held = f"""import filelock, time
-with filelock.FileLock({str(tmp_path / ".made.lock")!r}):
+    held = f"""import fcntl, time
+with open({str(tmp_path / ".made.lock")!r}, "a") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
     print(flush=True)
     time.sleep(1)
 """

@@ -1,14 +1,18 @@
 """Image files through a network: what is said of each."""
 
+import csv
 import dataclasses
+import json
 import os
+import pathlib
 import re
 
 import numpy as np
 from PIL import Image
 import pytest
 
-from lcaps_jax import data, runtime
+from lcaps_jax import commands, data, runtime
+from lcaps_jax.config import ConfigError
 from lcaps_jax.data import DataError, ground
 from lcaps_jax.views import classify
 import workloads
@@ -36,7 +40,7 @@ def test_a_line_of_a_network_with_a_frame_says_where_it_is_and_the_angle(tmp_pat
     assert classified.line(run.class_names).endswith(")   frame at row 9.5, column 16.5")
     (searched,) = classify.classify(run.searching([-30, 30]), [_file(tmp_path)])
     assert re.search(r"column 16\.5, turned by -?30 degrees$", searched.line(run.class_names))
-    assert classify.draw(run, classified, tmp_path, 0).exists()
+    assert classify.draw(run, classified, tmp_path, 0) == tmp_path / "000_a.png"
 
 
 def test_files_on_another_ground_are_pointed_out_unless_they_are_inverted(tmp_path, capsys):
@@ -70,3 +74,52 @@ def test_with_keep_going_files_that_cannot_be_read_are_listed(tmp_path, capsys):
     assert [classified.file for classified in found] == [file]
     printed = capsys.readouterr().out
     assert "2 of 3 image files cannot be read and are left out:" in printed and "cut.png cannot be read" in printed
+
+
+def _classified(capsys, *arguments, **options):
+    commands.classify_files(*arguments, **options)
+    return capsys.readouterr().out
+
+
+def test_programs_get_one_record_a_file(tmp_path, capsys):
+    file = _file(tmp_path)
+    file.rename(tmp_path / 'a, "b".png')
+    _file(tmp_path)
+    run = workloads.untrained_run(class_names=["ä", *"123456789"], frame="affine")
+    lines = _classified(capsys, run, f"{tmp_path}/*.png", tmp_path, form="json").splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["file"] for record in records] == [f'{tmp_path}/a, "b".png', f"{tmp_path}/a.png"]
+    assert all(record["label"] == max(record["activity"], key=record["activity"].get) for record in records)
+    assert list(records[0]["activity"]) == list(run.class_names)
+    assert records[0]["frame"] == {"row": 9.5, "column": 16.5} and "angle" not in records[0]
+    rows = list(csv.DictReader(_classified(capsys, run, f"{tmp_path}/*.png", tmp_path, form="csv").splitlines()))
+    assert [row["file"] for row in rows] == [record["file"] for record in records]
+    assert [float(row["activity_ä"]) for row in rows] == [record["activity"]["ä"] for record in records]
+    assert {row["label"] for row in rows} == {record["label"] for record in records} and rows[0]["frame_row"] == "9.5"
+    assert not (tmp_path / "figures").exists()  # programs look at no pictures
+    _classified(capsys, run, str(tmp_path / "a.png"), tmp_path, form="json", output_dir=tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["000_a.png"]
+
+
+def test_the_run_s_folder_holds_the_pictures_of_the_latest_files(tmp_path, capsys, monkeypatch):
+    place = tmp_path / "run" / "figures" / "classified"
+    place.mkdir(parents=True)
+    for name in ("000_old.png", "007_old.png", "mine.png"):
+        (place / name).touch()
+    run, file = workloads.untrained_run(), str(_file(tmp_path))
+    assert f"Their pictures are in {place}." in _classified(capsys, run, file, tmp_path / "run")
+    assert {path.name for path in place.iterdir()} == {"000_a.png", "mine.png"}
+    monkeypatch.chdir(tmp_path)
+    printed = _classified(capsys, run, file, None)  # a network without a folder of its own
+    assert printed.endswith("Their pictures are in classified.\n") and pathlib.Path("classified/000_a.png").exists()
+
+
+def test_labels_do_not_wait_for_pictures_that_cannot_be_written(tmp_path, capsys):
+    _file(tmp_path).rename(tmp_path / "b.png")
+    _file(tmp_path)
+    (tmp_path / "figures").touch()  # a file where the folder of pictures should be
+    with pytest.raises(ConfigError, match=r"The pictures cannot be written: .*figures.*Another output_dir takes"):
+        commands.classify_files(workloads.untrained_run(), f"{tmp_path}/*.png", tmp_path)
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        f"{tmp_path}/a.png", f"{tmp_path}/b.png"
+    ]  # fmt: skip

@@ -36,6 +36,21 @@ def test_a_drawing_is_centred_as_mnist_s_digits_are():
     assert resize.centred(_seven(), 12).shape == (12, 12)
 
 
+def test_a_drawing_becomes_what_the_run_s_own_images_are():
+    run = workloads.untrained_run()
+    np.testing.assert_array_equal(demo.prepared(_seven(), run), resize.centred(_seven(), 28))
+    assert "centred as MNIST's digits are" in demo.explanation(run)
+    small = dataclasses.replace(run, config=dataclasses.replace(run.config, image_size=20))
+    assert np.ptp(np.flatnonzero(demo.prepared(_seven(), small).any(axis=1))) < 18  # scaled down with its border
+    other = dataclasses.replace(run, config=dataclasses.replace(run.config, dataset="folder"))
+    expected = resize.fit_size(_seven()[None, ..., None], 28)[0, ..., 0]
+    np.testing.assert_array_equal(demo.prepared(_seven(), other), expected)
+    assert "the set folder, so a drawing is not centred" in demo.explanation(other)
+    output = other(expected[None, ..., None])
+    activities, _ = demo.explainer(other)(_seven(), 0, 1, 0, 0, 0)
+    np.testing.assert_allclose(list(activities.values()), output.activity[0], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "picture, message",
     [
