@@ -83,7 +83,7 @@ def _parse(arguments: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage([*arguments[:1], *read_flagfiles(arguments[1:])])
     except UserError as error:
-        sys.exit(f"Error: {error.as_flags(flags.FLAGS)}")
+        sys.exit(f"Error: {error.as_flags(set(flags.FLAGS))}")
 
 
 def run(main: Callable[[list[str]], None], *, positional: bool = False) -> None:

@@ -27,6 +27,7 @@ from lcaps_jax.networks import base, ladder, released
 PRECISIONS = ("float32", "bfloat16")
 FRESH, FIXED = PLACEMENTS = ("fresh", "fixed")
 CONFIG_FILE = "config.json"
+_LARGEST = 2**31 - 1  # integer setting; JAX counts in 32 bits, seeds among them
 _AFFNIST_VARIANTS = 32  # of each digit, in the official set
 
 # What follows from the number of training images where it is not given; see docs/tutorial.md.
@@ -287,6 +288,8 @@ class Config:
             raise ConfigError(f"{arg(name)}={value}: must be one of {', '.join(choices)}.")
         if minimum is not None and value is not None and value < minimum:
             raise ConfigError(f"{arg(name)}={value}: must be at least {minimum}.")
+        if maximum is None and type(value) is int:
+            maximum = _LARGEST
         if maximum is not None and value is not None and value > maximum:
             raise ConfigError(f"{arg(name)}={value}: must be at most {maximum}.")
 
@@ -515,7 +518,8 @@ def read_flagfiles(arguments: Sequence[str], inside: tuple[str, ...] = ()) -> li
     Raises:
       ConfigError: A file cannot be read, is no text, or is named inside itself.
     """
-    arguments, filled = list(arguments), []
+    arguments = list(arguments)
+    filled: list[str] = []
     while arguments:
         argument = arguments.pop(0)
         found = _FLAGFILE.fullmatch(argument)
@@ -530,6 +534,8 @@ def read_flagfiles(arguments: Sequence[str], inside: tuple[str, ...] = ()) -> li
             raise ConfigError(f"{arg('flagfile')}={name}: is named inside itself.")
         try:
             text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+            if "\0" in text:
+                raise ValueError("it has null characters")
         except (OSError, ValueError) as error:  # of bytes that are no UTF-8 too
             raise ConfigError(f"{arg('flagfile')}={name}: cannot be read as text in UTF-8 ({error}).") from None
         lines = [_QUOTED.sub(r"\1\3", line.strip()) for line in text.split("\n")]
@@ -564,7 +570,7 @@ def read_config(workdir: pathlib.Path) -> tuple[Config, dict]:
 
 
 def _is_count(value) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value <= _LARGEST
 
 
 # What stands beside the settings of every run, and whether a value of it can be right.

@@ -11,6 +11,7 @@ import json
 import pathlib
 from typing import Any
 import zipfile
+import zlib
 
 from flax import traverse_util
 import numpy as np
@@ -42,7 +43,7 @@ def load_pretrained(path: str | pathlib.Path = MNIST_SMALL) -> Run:
         with np.load(path) as stored:
             arrays = {name: stored[name] for name in stored.files}
         about = json.loads(str(arrays.pop(_ABOUT)))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"{path} is not a network of lcaps_jax ({error}).") from None
     config = Config.from_json(about["settings"])
     params = traverse_util.unflatten_dict({name: value.astype(np.float32) for name, value in arrays.items()}, sep="/")

@@ -94,6 +94,7 @@ def test_a_damaged_config_is_refused_by_what_is_wrong(tmp_path, damage, message)
         ({"k": 0}, r"k=0: must be at least 1"),
         ({"batch_size": 0}, r"batch_size=0: must be at least 1"),
         ({"epochs": -1}, r"epochs=-1"),
+        ({"seed": 2**31}, r"seed=2147483648: must be at most 2147483647"),
         ({"learning_rate": 0.0}, r"learning_rate=0.0: must be positive"),
         ({"learning_rate": float("nan")}, r"learning_rate=nan"),
         ({"decay_rate": 1.5}, r"decay_rate=1.5: must be above 0 and at most 1"),

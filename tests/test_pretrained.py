@@ -38,7 +38,11 @@ def test_a_run_becomes_a_file_and_comes_back(tiny_run, tmp_path):
     chex.assert_trees_all_close(back.params, jax.device_get(run.params), rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", None])
+_DAMAGED = bytearray(pretrained.MNIST_SMALL.read_bytes())
+_DAMAGED[1000:1100] = bytes(100)  # inside of a compressed array
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", _DAMAGED, None], ids=["empty", "other", "damaged", "array"])
 def test_another_file_is_refused(tmp_path, content):
     path = tmp_path / "other.npz"
     if content is None:

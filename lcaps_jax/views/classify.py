@@ -8,6 +8,7 @@ import io
 import json
 import pathlib
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -60,7 +61,7 @@ class Classified:
     def record(self, class_names: Sequence[str]) -> dict:
         """The file, its label and the activity of every class; the frame's centre and the angle if there are any."""
         activity = self.output.activity[0]
-        record = {
+        record: dict[str, Any] = {
             "file": str(self.file),
             "label": class_names[int(np.argmax(activity))],
             "activity": {name: rounded(value) for name, value in zip(class_names, activity)},
@@ -68,7 +69,7 @@ class Classified:
         if self.output.frame is not None:
             record["frame"] = dict(zip(("row", "column"), map(rounded, self.output.frame.centre[0])))
         if self.output.angle is not None:
-            record["angle"] = rounded(self.output.angle[0])
+            record["angle"] = rounded(float(self.output.angle[0]))
         return record
 
 
