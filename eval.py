@@ -101,14 +101,13 @@ def _workdirs():
     given = _WORKDIR.value or []
     if given and "" not in given:
         return [pathlib.Path(folder) for folder in given]
-    packaged = f"--workdir={pretrained.MNIST_SMALL.stem} is the network that comes with the package"
     found = [str(folder) for folder in runs.list_runs(_RUNS)]
-    if not found:
-        raise ConfigError(f"--workdir: name the folder of a run; there is none in {_RUNS}. {packaged}.")
     listed = ", ".join(found[:_LISTED]) + (f" and {len(found) - _LISTED} more" if len(found) > _LISTED else "")
+    there = f"in {_RUNS} there are {listed}" if found else f"there is no run in {_RUNS}"
+    example = f", as --workdir={found[0]}," if found else ""
     raise ConfigError(
-        f"--workdir: name the folder of a run, as --workdir={found[0]}, or several with commas between. In {_RUNS} "
-        f"there are {listed}. {packaged}."
+        f"--workdir={','.join(given)}: {there}. --workdir={pretrained.MNIST_SMALL.stem} is the network that comes with "
+        f"the package. Name the folder of a run{example} or several with commas between."
     )
 
 

@@ -29,8 +29,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import timing
-from lcaps_jax import cli, commands, pretrained
-from lcaps_jax.training import init_state, make_optimizer
+from lcaps_jax import cli, commands, parallel, pretrained
+from lcaps_jax.training import Checkpoints, MetricLog, init_state, make_optimizer
 from lcaps_jax.views import report
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -214,10 +214,13 @@ def run_folders(count: int, rng: random.Random, entry_point: Callable, given: li
     return outcomes
 
 
-def _not_trained(config, network, train_split, *rest) -> None:
-    """Stands for ``training.fit``: the network is built, and not trained."""
-    del rest
-    jax.eval_shape(lambda: init_state(network, make_optimizer(config), config, train_split.channels))
+def _not_trained(config, network, train_split, validation, tests, workdir, on_epoch) -> None:
+    """Stands for ``training.fit``: the network is built, its checkpoint and log are read, and nothing is trained."""
+    del validation, tests, on_epoch
+    state = jax.eval_shape(lambda: init_state(network, make_optimizer(config), config, train_split.channels))
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        checkpoints.restore(parallel.like_replicated(state))
+    MetricLog(workdir, 20, 30).close()
     raise Stopped
 
 

@@ -119,6 +119,8 @@ def run(main: Callable[[list[str]], None], *, positional: bool = False) -> None:
             raise
         except jax.errors.JaxRuntimeError as error:
             _end_on(error)
+        except MemoryError as error:
+            sys.exit(f"Error: the memory of this machine is full{f' ({error})' if str(error) else ''}.")
         except Stopped as stop:
             runtime.write_line(str(stop))
             sys.exit(128 + stop.signal)

@@ -139,11 +139,11 @@ def _opened(file: pathlib.Path) -> Iterator[Image.Image]:
             with file.open("rb") as stream, Image.open(stream) as image:
                 _check_kind(image)
                 yield image
-    except (DataError, MemoryError):
+    except DataError:
         raise
     except UnidentifiedImageError:
         raise DataError(f"{file} is not an image that Pillow can read.") from None
-    except Exception as error:  # each of Pillow's decoders has exceptions of its own
+    except Exception as error:  # each decoder has exceptions of its own; a damaged size may ask for too much memory
         said = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise DataError(f"{file} cannot be read: {said.rstrip('.')}.") from None
 
