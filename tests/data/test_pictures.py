@@ -121,15 +121,14 @@ def test_whatever_pillow_raises_is_one_line_about_the_file(tmp_path, monkeypatch
     class Odd(Exception):
         pass
 
-    for raised, line in ((Odd("two\nlines."), "two."), (Odd(), "Odd."), (struct.error("short"), "short.")):
+    for raised, line in ((Odd("two\nlines."), "two."), (Odd(), "Odd."), (MemoryError(), "MemoryError.")):
         monkeypatch.setattr(Image, "open", lambda file, raised=raised: (_ for _ in ()).throw(raised))
         with pytest.raises(DataError) as caught:
             pictures.read(file, 1)
         assert str(caught.value) == f"{file} cannot be read: {line}"
-    for passed in (MemoryError, KeyboardInterrupt):
-        monkeypatch.setattr(Image, "open", lambda file, passed=passed: (_ for _ in ()).throw(passed))
-        with pytest.raises(passed):
-            pictures.read(file, 1)
+    monkeypatch.setattr(Image, "open", lambda file: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        pictures.read(file, 1)
 
 
 def test_faults_are_noted_when_the_rest_is_wanted(tmp_path, capsys):
