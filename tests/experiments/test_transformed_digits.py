@@ -21,7 +21,7 @@ def test_where_the_errors_lie_and_what_poses_do_is_what_the_documents_say(tmp_pa
     docs = workloads.REPOSITORY / "docs"
     workdir = shutil.copytree(docs / "results", tmp_path / "results")
     run(["robustness", "kept"], Plan(workdir, quick=False, data_dir=reference.mnist(), train=False))
-    written = (docs / "results.md").read_text()
+    written = (docs / "results_details.md").read_text()
     poses = [line for line in (workdir / "poses.md").read_text().splitlines() if "CapsNet" in line]
     kept = (workdir / "kept.md").read_text().splitlines()
     assert len(kept) == 9 and [line for line in kept if line not in written.splitlines()] == []
