@@ -16,11 +16,12 @@ from jax import lax
 import jax.numpy as jnp
 
 from lcaps_jax.errors import ArgumentError, arg
+from lcaps_jax.precision import einsum
 
 # The sharpness gamma of eq. (4) is such that exp(-0.01 gamma) = 0.95.
 AGREEMENT_SHARPNESS = 5.12
 
-_einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+_einsum = functools.partial(einsum, preferred_element_type=jnp.float32)
 
 
 def length(x: jax.Array) -> jax.Array:

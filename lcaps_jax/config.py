@@ -23,6 +23,7 @@ from lcaps_jax.data import augment
 from lcaps_jax.errors import ArgumentError, UserError, arg
 from lcaps_jax.files import write_json
 from lcaps_jax.networks import base, ladder, released
+from lcaps_jax.precision import HIGHEST, MATMUL_PRECISIONS
 
 PRECISIONS = ("float32", "bfloat16")
 FRESH, FIXED = PLACEMENTS = ("fresh", "fixed")
@@ -208,6 +209,12 @@ class Config:
     )
     precision: str = _setting(
         "float32", "Number type in convolutions and class networks; all else is float32.", choices=PRECISIONS
+    )
+    matmul_precision: str = _setting(
+        HIGHEST,
+        "Precision of float32 products on TPUs and GPUs: highest (six bfloat16 passes on a TPU, float32 on a GPU), "
+        "high (three passes, TensorFloat-32) or default (one pass, TensorFloat-32). On a CPU it changes nothing.",
+        choices=MATMUL_PRECISIONS,
     )
     convolution: str = _setting(
         "auto",

@@ -19,11 +19,17 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from lcaps_jax.precision import einsum, matmul_precision
+
 AUTO, SPECTRAL, DIRECT = METHODS = ("auto", "spectral", "direct")
+# What "auto" is where the program is not for a CPU: direct, but a product over patches for the images themselves.
+_ACCELERATED = "accelerated"
 LAYOUTS = ("NHWC", "CHWN")
 
 # Below this many input channels a matrix product over image patches beats the transforms.
 _FEW_CHANNELS = 16
+# So many channels an image has at most, grey or coloured.
+_IMAGE_CHANNELS = 3
 # Outputs of one tile along an axis. Multiplications per output fall as a tile grows while its transforms and the
 # memory of a transformed kernel grow. The 12x12 primary grid of a 40x40 image is the largest that gains from one tile.
 _MAX_TILE = 12
@@ -50,7 +56,8 @@ def strided_conv(
       stride: Stride along both axes, 1 or 2.
       method: ``"spectral"`` (exact transforms and one batched product or, for few channels, a product over
         patches), ``"direct"`` (XLA's convolution), or ``"auto"``, which is spectral where the program is lowered for a
-        CPU and direct elsewhere.
+        CPU, and elsewhere direct or, for the channels of an image, a product over patches: XLA's TPU compiler takes
+        minutes over the kernel gradient of a convolution with a single channel.
       layouts: Order of the axes of ``x`` and of the result, each ``"NHWC"`` or ``"CHWN"``.
 
     Returns:
@@ -61,21 +68,7 @@ def strided_conv(
       ValueError: Shapes do not fit each other, the stride is neither 1 nor 2, the method or a layout is unknown, or an
         image is smaller than the kernel.
     """
-    if not set(layouts) <= set(LAYOUTS):
-        raise ValueError(f"strided_conv has the layouts {', '.join(LAYOUTS)}, got {layouts!r}.")
-    if x.ndim != 4 or kernel.ndim != 4 or kernel.shape[0] != kernel.shape[1]:
-        raise ValueError(
-            f"strided_conv wants four axes of x and a kernel [k, k, C, O], got {x.shape} and {kernel.shape}."
-        )
-    height, width, channels = (x.shape[layouts[0].index(axis)] for axis in "HWC")
-    if channels != kernel.shape[2]:
-        raise ValueError(
-            f"x {x.shape} ({layouts[0]}) has {channels} channels, the kernel {kernel.shape} wants {kernel.shape[2]}."
-        )
-    if stride not in (1, 2):
-        raise ValueError(f"strided_conv has strides 1 and 2, got {stride}.")
-    if min(height, width) < kernel.shape[0]:
-        raise ValueError(f"A {height}x{width} image is smaller than the {kernel.shape[0]}x{kernel.shape[0]} kernel.")
+    _check(x, kernel, stride, layouts)
     return _by_method(functools.partial(_strided_conv, stride=stride, layouts=layouts), method, x, kernel)
 
 
@@ -121,24 +114,47 @@ def _by_method(compute: Callable, method: str, *arrays) -> jax.Array:
         raise ValueError(f"strided_conv has the methods {', '.join(METHODS)}, got {method!r}.")
     if method != AUTO:
         return compute(*arrays, method=method)
-    spectral, direct = (functools.partial(compute, method=each) for each in (SPECTRAL, DIRECT))
-    return lax.platform_dependent(*arrays, cpu=spectral, default=direct)
+    spectral, accelerated = (functools.partial(compute, method=each) for each in (SPECTRAL, _ACCELERATED))
+    return lax.platform_dependent(*arrays, cpu=spectral, default=accelerated)
+
+
+def _check(x: jax.Array, kernel: jax.Array, stride: int, layouts: tuple[str, str]) -> None:
+    """Raises ValueError for what ``strided_conv`` refuses."""
+    if not set(layouts) <= set(LAYOUTS):
+        raise ValueError(f"strided_conv has the layouts {', '.join(LAYOUTS)}, got {layouts!r}.")
+    if x.ndim != 4 or kernel.ndim != 4 or kernel.shape[0] != kernel.shape[1]:
+        raise ValueError(
+            f"strided_conv wants four axes of x and a kernel [k, k, C, O], got {x.shape} and {kernel.shape}."
+        )
+    height, width, channels = (x.shape[layouts[0].index(axis)] for axis in "HWC")
+    if channels != kernel.shape[2]:
+        raise ValueError(
+            f"x {x.shape} ({layouts[0]}) has {channels} channels, the kernel {kernel.shape} wants {kernel.shape[2]}."
+        )
+    if stride not in (1, 2):
+        raise ValueError(f"strided_conv has strides 1 and 2, got {stride}.")
+    if min(height, width) < kernel.shape[0]:
+        raise ValueError(f"A {height}x{width} image is smaller than the {kernel.shape[0]}x{kernel.shape[0]} kernel.")
 
 
 def _strided_conv(x: jax.Array, kernel: jax.Array, *, stride: int, layouts: tuple[str, str], method: str) -> jax.Array:
-    if method == DIRECT:
+    channels = kernel.shape[2]
+    if method == _ACCELERATED and channels <= _IMAGE_CHANNELS:
+        y = _patches_conv(_reorder(x, layouts[0], "NHWC"), kernel, stride, "NHWC")
+        return _reorder(y, "NHWC", layouts[1])
+    if method in (DIRECT, _ACCELERATED):
         return lax.conv_general_dilated(
             x,
             kernel,
             (stride, stride),
             "VALID",
             dimension_numbers=(layouts[0], "HWIO", layouts[1]),
-            precision=lax.Precision.HIGHEST,
+            precision=matmul_precision(),
         )
-    channels = kernel.shape[2]
-    convolve = _patches_conv if channels < _FEW_CHANNELS else _spectral_conv
-    y = convolve(_reorder(x, layouts[0], "CHWN").astype(jnp.float32), kernel.astype(jnp.float32), stride)
-    return _reorder(y.array, y.layout, layouts[1]).astype(x.dtype)
+    dtype, x, kernel = x.dtype, _reorder(x, layouts[0], "CHWN").astype(jnp.float32), kernel.astype(jnp.float32)
+    few = channels < _FEW_CHANNELS
+    y = _Ordered(_patches_conv(x, kernel, stride, "CHWN"), "CHWN") if few else _spectral_conv(x, kernel, stride)
+    return _reorder(y.array, y.layout, layouts[1]).astype(dtype)
 
 
 def _conv_stack(x: jax.Array, kernels, biases, *, strides: tuple[int, ...], padding: int, method: str) -> jax.Array:
@@ -149,7 +165,8 @@ def _conv_stack(x: jax.Array, kernels, biases, *, strides: tuple[int, ...], padd
         if padding:
             x = jnp.pad(x, [(padding, padding) if axis in "HW" else (0, 0) for axis in layout])
         after = "CHWN" if method == SPECTRAL and layer < len(kernels) else "NHWC"
-        x = strided_conv(x, kernel, stride=stride, method=method, layouts=(layout, after))
+        _check(x, kernel, stride, (layout, after))
+        x = _strided_conv(x, kernel, stride=stride, layouts=(layout, after), method=method)
         x += bias.reshape(-1, *(1,) * (x.ndim - 1 - after.index("C")))
         layout = after
     return x
@@ -166,15 +183,15 @@ def _reorder(x: jax.Array, layout: str, wanted: str) -> jax.Array:
     return x.transpose([layout.index(axis) for axis in wanted])
 
 
-def _patches_conv(x: jax.Array, kernel: jax.Array, stride: int) -> _Ordered:
-    """One matrix product over the ``k*k*C`` values under the kernel, gathered one axis at a time; x is CHWN."""
+def _patches_conv(x: jax.Array, kernel: jax.Array, stride: int, layout: str) -> jax.Array:
+    """One matrix product over the ``k*k*C`` values under the kernel, gathered one axis at a time; keeps the layout."""
     k = kernel.shape[0]
-    for axis in (1, 2):
+    for axis in map(layout.index, "HW"):
         out = output_size(x.shape[axis], k, stride)
         shifts = [lax.slice_in_dim(x, i, i + (out - 1) * stride + 1, stride, axis) for i in range(k)]
-        x = jnp.concatenate(shifts)  # ends as [(column, row, channel), h, w, B]
+        x = jnp.concatenate(shifts, layout.index("C"))  # whose channels end as (column, row, channel)
     kernel = kernel.swapaxes(0, 1).reshape(-1, kernel.shape[3])
-    return _Ordered(jnp.einsum("phwb,po->ohwb", x, kernel, precision=lax.Precision.HIGHEST), "CHWN")
+    return einsum(f"{layout},CO->{layout.replace('C', 'O')}", x, kernel)
 
 
 def _spectral_conv(x: jax.Array, kernel: jax.Array, stride: int) -> _Ordered:
@@ -210,7 +227,7 @@ def _spectral_conv(x: jax.Array, kernel: jax.Array, stride: int) -> _Ordered:
     depth = stride * stride * channels
     x_spectrum = _analyse(x, *dft.forward).reshape(-1, depth, len(tiles) * batch)
     w_spectrum = _analyse(w, *dft.filter).reshape(-1, depth, outputs)
-    y_spectrum = jnp.einsum("rcb,rco->rbo", x_spectrum, w_spectrum, precision=lax.Precision.HIGHEST)
+    y_spectrum = einsum("rcb,rco->rbo", x_spectrum, w_spectrum)
     y = _synthesise(y_spectrum.reshape(len(x_spectrum), -1), *dft.backward)
 
     y = y.reshape(m_y, m_x, tiles_y, tiles_x, batch, outputs).transpose(2, 0, 3, 1, 4, 5)
@@ -230,9 +247,9 @@ def _analyse(x: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
       ``[R, N]``.
     """
     groups, _, size = rows.shape
-    x = _dot("pn,nm->pm", rows.reshape(-1, size), x.reshape(size, -1))
+    x = einsum("pn,nm->pm", rows.reshape(-1, size), x.reshape(size, -1))
     x = x.reshape(groups, -1, x.shape[1] // columns.shape[3])
-    return _dot("gpn,gnm->gpm", columns.reshape(groups, -1, x.shape[1]), x).reshape(-1, x.shape[2])
+    return einsum("gpn,gnm->gpm", columns.reshape(groups, -1, x.shape[1]), x).reshape(-1, x.shape[2])
 
 
 def _synthesise(y: jax.Array, columns: np.ndarray, rows: np.ndarray) -> jax.Array:
@@ -247,11 +264,8 @@ def _synthesise(y: jax.Array, columns: np.ndarray, rows: np.ndarray) -> jax.Arra
       ``[m_y, m_x, N]``.
     """
     groups, _, size, products = columns.shape
-    y = _dot("gpn,gnm->gpm", columns.reshape(groups, -1, products), y.reshape(groups, products, -1))
-    return _dot("pn,nm->pm", rows.reshape(len(rows), -1), y.reshape(2 * groups, -1)).reshape(len(rows), size, -1)
-
-
-_dot = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+    y = einsum("gpn,gnm->gpm", columns.reshape(groups, -1, products), y.reshape(groups, products, -1))
+    return einsum("pn,nm->pm", rows.reshape(len(rows), -1), y.reshape(2 * groups, -1)).reshape(len(rows), size, -1)
 
 
 class _Correlation(NamedTuple):

@@ -12,8 +12,9 @@ from jax import lax
 import jax.numpy as jnp
 
 from lcaps_jax.capsules import squash
+from lcaps_jax.precision import einsum
 
-_einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+_einsum = functools.partial(einsum, preferred_element_type=jnp.float32)
 
 
 @struct.dataclass

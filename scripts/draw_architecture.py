@@ -13,9 +13,9 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 # The floors, from the ground: rooms of the package, which import from below alone, and what stands around it.
 FLOORS = (
-    ("errors", "files", "convolution"),
+    ("errors", "files", "precision"),
     ("parallel", "capsules", "frames"),
-    ("runtime", "routing"),
+    ("runtime", "routing", "convolution"),
     ("locks",),
     ("data", "networks"),
     ("config",),

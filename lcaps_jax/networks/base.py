@@ -4,7 +4,7 @@ Axes: ``B`` batch, ``I`` image size, ``C`` channels, ``n`` primary capsules, ``d
 capsules, ``J`` classes, ``D``=16 class-capsule dimension.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import math
@@ -19,6 +19,7 @@ import numpy as np
 from lcaps_jax.convolution import conv_stack, output_size
 from lcaps_jax.errors import ArgumentError, arg
 from lcaps_jax.frames import Frame
+from lcaps_jax.precision import HIGHEST
 
 CAPSULE_DIM = 8
 POSE_DIM = 16
@@ -134,6 +135,10 @@ class Settings(Protocol):
         """Type of the arithmetic, such as ``"float32"``."""
 
     @property
+    def matmul_precision(self) -> str:
+        """Precision of float32 products on accelerators."""
+
+    @property
     def frame(self) -> str:
         """Kind of the frame that images are seen in, or ``"none"``."""
 
@@ -156,9 +161,17 @@ class Network(nn.Module):
     Attributes:
       settings: Fields of the module by the settings of ``config.Config`` that fill them, without the settings that
         every network reads.
+      matmul_precision: Precision in which accelerators multiply float32 in a call, of ``precision.MATMUL_PRECISIONS``.
     """
 
     settings: ClassVar[Mapping[str, str]] = {}
+    matmul_precision: str = dataclasses.field(default=HIGHEST, kw_only=True)
+
+    def __init_subclass__(cls, **options):
+        """Has a network compute in its ``matmul_precision``, so that no network need think of it."""
+        if "__call__" in vars(cls):
+            cls.__call__ = _in_matmul_precision(cls.__call__)  # type: ignore[method-assign]
+        super().__init_subclass__(**options)
 
     @classmethod
     def from_config(cls, config: Settings, classes: int) -> Self:
@@ -174,6 +187,7 @@ class Network(nn.Module):
             channels=config.channels,
             convolution=config.convolution,
             dtype=jnp.dtype(config.precision),
+            matmul_precision=config.matmul_precision,
             **fields,
         )
 
@@ -218,6 +232,15 @@ class Network(nn.Module):
         """
         del image_size
         return None
+
+
+def _in_matmul_precision(call: Callable) -> Callable:
+    @functools.wraps(call)
+    def wrapped(self, *arguments, **options):
+        with jax.default_matmul_precision(self.matmul_precision):
+            return call(self, *arguments, **options)
+
+    return wrapped
 
 
 # The settings that PrimaryCapsules read.

@@ -11,13 +11,13 @@ from typing import ClassVar
 
 from flax import linen as nn
 import jax
-from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
 from lcaps_jax import capsules, routing
 from lcaps_jax.networks import base
 from lcaps_jax.networks.base import CAPSULE_DIM, CAPSULE_TYPES, CONV1_CHANNELS, POSE_DIM, NetworkOutput
+from lcaps_jax.precision import matmul_precision
 
 # Weight of the summed squared error of the decoder (Sabour et al. 2017), whatever the size of the image.
 RECONSTRUCTION_LOSS_WEIGHT = 5e-4
@@ -66,7 +66,7 @@ class Decoder(nn.Module):
             nn.Dense,
             dtype=self.dtype,
             kernel_init=nn.initializers.glorot_uniform(),
-            precision=lax.Precision.HIGHEST,
+            precision=matmul_precision(),
         )
         x = nn.relu(dense(512, name="dense1")(masked.reshape(pose.shape[0], -1)))
         x = nn.relu(dense(1024, name="dense2")(x))

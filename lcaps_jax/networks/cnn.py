@@ -7,13 +7,13 @@ import functools
 
 from flax import linen as nn
 import jax
-from jax import lax
 import jax.numpy as jnp
 
 from lcaps_jax import capsules
 from lcaps_jax.convolution import conv_stack
 from lcaps_jax.networks import base
 from lcaps_jax.networks.base import CONV1_CHANNELS, NetworkOutput
+from lcaps_jax.precision import matmul_precision
 
 _KERNEL = 5
 _DENSE = (328, 192)
@@ -62,7 +62,7 @@ class ConvNet(base.Network):
         x = nn.relu(conv_stack(x, kernels, biases, strides=(1, 1, 1), padding=_KERNEL // 2, method=self.convolution))
         x = x.reshape(x.shape[0], -1)
         dense = functools.partial(
-            nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform(), precision=lax.Precision.HIGHEST
+            nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform(), precision=matmul_precision()
         )
         for layer, width in enumerate(_DENSE, start=1):
             x = nn.relu(dense(width, name=f"dense{layer}")(x))

@@ -11,7 +11,6 @@ from typing import ClassVar, Self
 from flax import linen as nn
 from flax import struct
 import jax
-from jax import lax
 import jax.numpy as jnp
 
 from lcaps_jax import capsules
@@ -19,6 +18,7 @@ from lcaps_jax.errors import ArgumentError, arg
 from lcaps_jax.networks import base, released
 from lcaps_jax.networks.base import CAPSULE_DIM, CAPSULE_TYPES, CONV1_CHANNELS, POSE_DIM, NetworkOutput, check_choice
 from lcaps_jax.networks.released import PAPER, choices_of
+from lcaps_jax.precision import einsum
 
 AGREEMENT, LENGTH = ACTIVITIES = ("agreement", "length")
 ACTIVE, BALANCED, RANDOM = SELECTIONS = ("active", "balanced", "random")
@@ -85,7 +85,7 @@ class ClassNetworks(nn.Module):
         for layer, width in enumerate(self.widths, start=1):
             kernel = self.param(f"kernel{layer}", _glorot_per_class, (self.classes, x.shape[-1], width))
             bias = self.param(f"bias{layer}", _bias_initializer(self.uniform_biases, width), (self.classes, width))
-            x = jnp.einsum("jbi,jio->jbo", x, kernel.astype(self.dtype), precision=lax.Precision.HIGHEST)
+            x = einsum("jbi,jio->jbo", x, kernel.astype(self.dtype))
             x = x + bias[:, None].astype(self.dtype)
             if not (self.last_is_linear and layer == len(self.widths)):
                 x = nn.relu(x)
