@@ -140,8 +140,7 @@ def _check(x: jax.Array, kernel: jax.Array, stride: int, layouts: tuple[str, str
 def _strided_conv(x: jax.Array, kernel: jax.Array, *, stride: int, layouts: tuple[str, str], method: str) -> jax.Array:
     channels = kernel.shape[2]
     if method == _ACCELERATED and channels <= _IMAGE_CHANNELS:
-        y = _patches_conv(_reorder(x, layouts[0], "NHWC"), kernel, stride, "NHWC")
-        return _reorder(y, "NHWC", layouts[1])
+        return _reorder(_patches_conv(_reorder(x, layouts[0], "NHWC"), kernel, stride, "NHWC"), "NHWC", layouts[1])
     if method in (DIRECT, _ACCELERATED):
         return lax.conv_general_dilated(
             x,

@@ -36,7 +36,7 @@ def describe() -> str:
     return f"{jax.device_count()} x {', '.join(kinds)} ({jax.default_backend()}), {jax.process_count()} process(es)"
 
 
-def pmap(function: Callable, *, donate_first: bool = False) -> Callable:
+def pmap(function: Callable, *, donate_first: bool = False, devices: Sequence[jax.Device] | None = None) -> Callable:
     """Maps ``function(state, data, batch)`` over all devices.
 
     Args:
@@ -44,12 +44,15 @@ def pmap(function: Callable, *, donate_first: bool = False) -> Callable:
         all devices, which is not checked here (a test does it): reduce the results with ``mean``, ``total`` or
         ``gather``.
       donate_first: Whether ``state`` may be overwritten.
+      devices: Devices to map over, which need not be at hand to compile for them; None for all devices.
 
     Returns:
       A function of state, data, and the local devices' batches with a leading device axis, as ``shard`` makes them.
     """
     donate = (0,) if donate_first else ()
-    return jax.pmap(function, axis_name=AXIS, in_axes=(None, None, 0), out_axes=None, donate_argnums=donate)
+    return jax.pmap(
+        function, axis_name=AXIS, in_axes=(None, None, 0), out_axes=None, donate_argnums=donate, devices=devices
+    )
 
 
 def mean(tree):

@@ -18,7 +18,8 @@ def matmul_precision() -> lax.Precision | None:
 
     The caller does so by JAX's own means, ``with jax.default_matmul_precision("high"):``. None leaves the choice to it.
     """
-    return lax.Precision.HIGHEST if jax.config.jax_default_matmul_precision is None else None
+    said = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return lax.Precision.HIGHEST if said is None else None
 
 
 @functools.wraps(jnp.einsum)

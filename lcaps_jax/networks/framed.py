@@ -38,7 +38,7 @@ class Framed(base.Network):
         the image is seen as it is.
     """
 
-    network: base.Network
+    network: base.Network  # type: ignore[misc]  # mypy takes the base's keyword for a field before it
     kind: str = frames.AFFINE
     size: int = 28
     jitter: int = 0

@@ -3,7 +3,7 @@
 Axes: ``S`` steps of one call, ``B`` global batch, ``N`` images, ``J`` classes, ``n`` primary capsules.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import math
 import statistics
@@ -59,8 +59,12 @@ class EvalSums:
     kept: jax.Array | None
 
 
-def make_eval_steps(network: Network) -> Callable:
+def make_eval_steps(network: Network, devices: Sequence[jax.Device] | None = None) -> Callable:
     """Makes the function that evaluates the batches of one call.
+
+    Args:
+      network: Network to evaluate.
+      devices: See ``parallel.pmap``.
 
     Returns:
       ``(params, (images, labels), Batches) -> (EvalSums, predicted [S, B], margin [S, B])``, mapped over the devices.
@@ -87,7 +91,7 @@ def make_eval_steps(network: Network) -> Callable:
         sums = parallel.total(jax.tree.map(lambda x: jnp.sum(x, axis=0), sums))
         return sums, parallel.gather(predicted, 1), parallel.gather(margin, 1)
 
-    return parallel.pmap(eval_steps)
+    return parallel.pmap(eval_steps, devices=devices)
 
 
 def weighted_sum(weight: Array, x: Array | None) -> jax.Array | None:

@@ -3,7 +3,7 @@
 Axes: ``S`` steps of one call, ``B`` global batch, ``b`` a device's share of it, ``N`` images.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
@@ -114,6 +114,7 @@ def make_train_steps(
     optimizer: optax.GradientTransformation,
     max_shift: int,
     distortion: augment.Distortion = augment.UNDISTORTED,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Callable:
     """Makes the function that runs the training steps of one call.
 
@@ -122,6 +123,7 @@ def make_train_steps(
       optimizer: Optimizer of its parameters.
       max_shift: Pixels by which training images are shifted at random.
       distortion: Other random changes of training images.
+      devices: See ``parallel.pmap``.
 
     Returns:
       ``(state, TrainData, Batches) -> (state, metrics)``, mapped over the devices; the state is donated. Metrics are
@@ -149,7 +151,7 @@ def make_train_steps(
     def train_steps(state, train_data, batches):
         return lax.scan(functools.partial(train_step, train_data), state, batches)
 
-    return parallel.pmap(train_steps, donate_first=True)
+    return parallel.pmap(train_steps, donate_first=True, devices=devices)
 
 
 @jax.jit
