@@ -117,7 +117,7 @@ def compile_case(case: Case) -> dict:
     shape = (target.cores, STEPS_A_CALL, config.batch_size // target.cores)
     batches = Batches(array(shape, jnp.int32), array(shape, jnp.int32), array(shape, jnp.float32))
     if case.step == TRAIN:
-        steps = training.make_train_steps(network, optimizer, config.max_shift, devices)
+        steps = training.make_train_steps(network, optimizer, config.max_shift, devices=devices)
         data = training.TrainData(images, labels, jax.eval_shape(lambda: jax.random.key(0)))
         arguments = (state, data, batches)
     else:
