@@ -1,13 +1,13 @@
 """A page in the browser to draw a digit on, to turn, scale, shear and move it, and to see what a network makes of it.
 
     pip install -r requirements/demo.txt
-    python -m lcaps_jax.views.demo                        # the small network of the package
+    python -m lcaps_jax.views.demo                        # the two networks of the package, side by side
     python -m lcaps_jax.views.demo --workdir=runs/mine
 
 It listens on this machine alone unless --host says otherwise.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import flags
@@ -24,6 +24,8 @@ from lcaps_jax.runs import Run
 from lcaps_jax.runtime import say
 from lcaps_jax.views import plots
 
+# Degrees over which a network with a frame searches.
+_SEARCH = (-20, -10, 0, 10, 20)
 _FIELD = 280  # pixels along a side of the field to draw in
 # The least and the largest rotation in degrees, scale, shear, and shift in pixels.
 LIMITS = {
@@ -33,6 +35,8 @@ LIMITS = {
     "right": (-20.0, 20.0),
     "down": (-20.0, 20.0),
 }
+# Where the sliders begin: the drawing as it is.
+_START = {name: 1.0 if name == "scale" else 0.0 for name in LIMITS}
 # Pixels along a side of the sets of MNIST's digits, each of which is fitted into 20 pixels, its centre of mass in the
 # middle.
 _CENTRED = {sample.NAME: 28, expanded_mnist.NAME: 40, "mnist": 28}
@@ -99,27 +103,44 @@ def explainer(run: Run) -> Callable[..., tuple[dict[str, float], Figure]]:
     return explain
 
 
-def page(run: Run):
-    """The page, a Gradio Blocks."""
+def packaged() -> dict[str, Run]:
+    """The two networks of the package by their titles; both were trained on MNIST's upright digits alone."""
+    framed = pretrained.load_pretrained(pretrained.MNIST_FRAMED)
+    return {
+        "Without a frame": pretrained.load_pretrained(),
+        "In the image's own frame": framed.searching(_SEARCH),
+    }
+
+
+def page(networks: Mapping[str, Run]):
+    """The page, a Gradio Blocks.
+
+    Args:
+      networks: Networks to look into, side by side, by their titles.
+    """
     import gradio as gr
 
-    explain = explainer(run)
+    explainers = [explainer(run) for run in networks.values()]
     blank = np.full((_FIELD, _FIELD, 4), 255, np.uint8)
     empty: Any = {"background": blank, "layers": [], "composite": None}
 
     def update(drawn, *amounts):
         try:
             ink = _ink(drawn)
-            return explain(ink, *amounts) if ink.any() else (None, None)
+            if not ink.any():
+                return (None, None) * len(explainers)
+            return tuple(each for explain in explainers for each in explain(ink, *amounts))
         except DataError as error:
             raise gr.Error(str(error)) from None
 
+    said = dict.fromkeys(explanation(run) for run in networks.values())
     with gr.Blocks(title="lcaps_jax: a look inside") as blocks:
         gr.Markdown(
             "# A look inside a capsule network\n"
             "Draw something; then turn, scale, shear and move it. The dots show where the kept capsules sit. Beside "
-            "them stands what the most active class makes of these capsules on the way down the ladder.\n\n"
-            f"{explanation(run)}"
+            "them stands what the most active class makes of these capsules on the way down the ladder. Activities "
+            "lie between 0 and 1 and need not add up to 1. A blue frame is what the network sees, read off the image."
+            f"\n\n{' '.join(said)}"
         )
         with gr.Row():
             with gr.Column():
@@ -129,16 +150,19 @@ def page(run: Run):
                     sources=(), transforms=(), layers=False,
                 )  # fmt: skip
                 sliders = [
-                    gr.Slider(low, high, 1.0 if name == "scale" else 0.0, step=0.05 if high < 3 else 1.0, label=name)
+                    gr.Slider(low, high, _START[name], step=0.05 if high < 3 else 1.0, label=name)
                     for name, (low, high) in LIMITS.items()
                 ]
-            with gr.Column():
-                label = gr.Label(num_top_classes=min(10, len(run.class_names)), label="class activities")
-                plot = gr.Plot(show_label=False)
+            shown = []
+            for title, run in networks.items():
+                with gr.Column():
+                    gr.Markdown(f"### {title}")
+                    shown.append(gr.Label(num_top_classes=min(10, len(run.class_names)), label="class activities"))
+                    shown.append(gr.Plot(show_label=False))
         # The pad reports strokes as input; its change event does not fire for them.
-        pad.clear(lambda: empty, None, pad, show_progress="hidden")
+        pad.clear(lambda: (empty, *_START.values()), None, [pad, *sliders], show_progress="hidden")
         changes = [pad.input, *(slider.change for slider in sliders)]
-        gr.on(changes, update, [pad, *sliders], [label, plot], show_progress="hidden", trigger_mode="always_last")
+        gr.on(changes, update, [pad, *sliders], shown, show_progress="hidden", trigger_mode="always_last")
     return blocks
 
 
@@ -153,16 +177,15 @@ def _ink(drawn) -> np.ndarray:
 
 def main() -> None:
     """Runs the command line."""
-    packaged = pretrained.MNIST_SMALL.stem
-    workdir = flags.DEFINE_string("workdir", packaged, "Folder of a run. Default: the network of the package.")
+    workdir = flags.DEFINE_string("workdir", None, "Folder of a run. Default: the two networks of the package.")
     host = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets other machines in.")
     port = flags.DEFINE_integer("port", 7860, "Port to listen on.", 1, 65535)
 
     def parsed(argv):
         del argv
-        run = pretrained.load(workdir.value)
+        networks = {workdir.value: pretrained.load(workdir.value)} if workdir.value else packaged()
         try:
-            blocks = page(run)
+            blocks = page(networks)
         except ImportError:
             raise ConfigError("The demo needs Gradio: pip install -r requirements/demo.txt brings it.") from None
         try:

@@ -83,6 +83,17 @@ def test_what_is_shown_is_what_the_network_computes():
             explain(_seven(), *amounts)
 
 
+def test_the_networks_of_the_package_are_one_without_and_one_with_a_frame():
+    plain, framed = demo.packaged().values()
+    assert not plain.config.framed and framed.config.framed
+    assert len(framed.network.search_angles) == 5
+    for run in (plain, framed):
+        activities, _ = demo.explainer(run)(_seven(), 0, 1, 0, 0, 0)
+        assert max(activities, key=activities.get) == "7"
+    activities, figure = demo.explainer(framed)(_seven(), 15, 0.6, 0.3, 5, -4)
+    assert max(activities, key=activities.get) == "7" and len(figure.axes) == 3
+
+
 def test_every_network_can_be_looked_into_but_one_of_colours():
     for settings, panels in (
         ({"model": "capsnet"}, 2),

@@ -52,8 +52,9 @@ def test_a_drawn_one_is_seen_as_a_one_and_no_longer_when_it_lies(address, tmp_pa
         pen = page.locator("canvas").last
         pen.wait_for(timeout=60_000)
         page.wait_for_timeout(3000)  # until the canvas listens, which nothing on the page shows
-        seen = page.locator("[data-testid=label-output-value]")
-        assert seen.count() == 0  # nothing drawn, nothing said
+        answers = page.locator("[data-testid=label-output-value]")
+        assert answers.count() == 0  # nothing drawn, nothing said
+        seen, framed = answers.first, answers.last  # of the network without a frame, and of that with one
 
         def draw():
             box = pen.bounding_box()
@@ -65,6 +66,7 @@ def test_a_drawn_one_is_seen_as_a_one_and_no_longer_when_it_lies(address, tmp_pa
 
         draw()
         playwright.expect(seen).to_have_text("1", timeout=60_000)
+        playwright.expect(framed).to_have_text("1", timeout=60_000)
         playwright.expect(page.locator(".matplotlib img, img[src^='data:image']").first).to_be_visible()
         rotation = page.get_by_label("number input for rotation")
         rotation.fill("90")
@@ -74,7 +76,8 @@ def test_a_drawn_one_is_seen_as_a_one_and_no_longer_when_it_lies(address, tmp_pa
         page.screenshot(path=os.environ.get("LCAPS_SCREENSHOT", str(tmp_path / "demo.png")))
 
         page.get_by_label("Clear canvas").click()
-        playwright.expect(seen).to_have_count(0, timeout=60_000)
+        playwright.expect(answers).to_have_count(0, timeout=60_000)
+        playwright.expect(rotation).to_have_value("0")
         browser.close()
 
 
