@@ -169,6 +169,24 @@ class Checkpoints:
             raise CheckpointError(f"No checkpoint in {self._folder / kind} can be read: {'; '.join(failures)}.")
         return None
 
+    def check_readable(self, target) -> None:
+        """Reads the newest state back, so that no run is called saved that cannot be read.
+
+        Args:
+          target: See ``restore``.
+
+        Raises:
+          CheckpointError: It cannot be read.
+        """
+        self.wait()
+        newest = self.steps()[-1]
+        _, step = self.restore(target)
+        if step != newest:
+            raise CheckpointError(
+                f"The checkpoint of step {newest} in {self._folder} cannot be read back. The run stands at step "
+                f"{step}; the same command goes on from there."
+            )
+
     def _check_same_network(self, step: int, kind: str, target) -> None:
         """Raises CheckpointError where a checkpoint holds arrays of other names or shapes."""
         stored = {

@@ -107,7 +107,8 @@ def fit(
                         evaluator.evaluate(state, step)
                         session.stop_if_wanted(step)
                     session.meter.restart()
-            checkpoints.wait()
+            if step > start:
+                checkpoints.check_readable(state)
             return Fitted(state, evaluator.evaluations, step, session.elapsed())
 
 

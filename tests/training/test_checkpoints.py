@@ -56,6 +56,17 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     assert step == 3 and float(tree["x"][0]) == 30
 
 
+def test_what_was_saved_is_read_back(tmp_path):
+    _saved(tmp_path)
+    store = Checkpoints(tmp_path)
+    store.check_readable({"x": jnp.zeros(1000)})
+    for path in (tmp_path / "checkpoints" / "last" / "3").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(checkpoints.CheckpointError, match="step 3 .*cannot be read back. The run stands at step 2"):
+        Checkpoints(tmp_path).check_readable({"x": jnp.zeros(1000)})
+
+
 def test_with_a_damaged_state_goes_the_best_that_came_after_the_one_before(tmp_path):
     """Training from there finds that best again, and has to be able to save it."""
     _saved(tmp_path)

@@ -16,7 +16,7 @@ from lcaps_jax import data, networks, parallel, training
 from lcaps_jax.data import augment
 from lcaps_jax.networks.ladder import LadderCapsNet
 from lcaps_jax.training import DivergenceError, Stopped, loop, opening, read_metrics
-from lcaps_jax.training.checkpoints import BEST, LAST, Checkpoints
+from lcaps_jax.training.checkpoints import BEST, LAST, CheckpointError, Checkpoints
 from lcaps_jax.training.steps import DROPOUT, ORDER
 import workloads
 
@@ -355,6 +355,20 @@ def test_a_loss_that_is_not_finite_stops_names_the_step_and_keeps_the_last_good_
     restored, at = Checkpoints(tmp_path, read_only=True).restore(first.state)
     assert at == 5
     chex.assert_trees_all_equal(restored, first.state)
+
+
+def test_a_run_whose_last_state_cannot_be_read_back_is_not_called_saved(tmp_path, monkeypatch):
+    def save(self, step, tree, kind=LAST, original=Checkpoints.save):
+        original(self, step, tree, kind)
+        self.wait()
+        if step == 10:
+            for path in (tmp_path / "checkpoints" / kind / "10").rglob("*"):
+                if path.is_file():
+                    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    with pytest.raises(CheckpointError, match="step 10 .*cannot be read back. The run stands at step 5"):
+        _fit(tmp_path)
 
 
 def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
