@@ -3,7 +3,7 @@
     python eval.py --workdir=runs/quickstart --eval_datasets=sample
 
 The results go into the run's results.json, the plots into its folder figures/. With --images it classifies image files
-instead; mnist_small is the network that comes with the package:
+instead; mnist_small and mnist_framed are the networks that come with the package:
 
     python eval.py --workdir=runs/quickstart --images='photos/*.png'
     python eval.py --workdir=mnist_small --images=digit.png --format=json
@@ -31,7 +31,7 @@ from lcaps_jax.views import classify, report
 _WORKDIR = flags.DEFINE_list(
     "workdir",
     None,
-    "Folder of the run; for --report, one or several. 'mnist_small' is the network that comes with the package.",
+    "Folder of the run; for --report, one or several. 'mnist_small' and 'mnist_framed' are the networks of the package.",
 )
 _EVAL_DATASETS = flags.DEFINE_list("eval_datasets", None, "Test sets, as for train.py. Default: those of the run.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets. Default: that of the run.")
@@ -67,7 +67,7 @@ _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
     None,
     "With --images: folder of the pictures. Default: figures/classified in the run's folder, which then holds those of "
-    "the latest files alone; for the network of the package, classified.",
+    "the latest files alone; for a network of the package, classified.",
 )
 _REPORT = flags.DEFINE_string("report", None, "HTML page to write about one or more runs, instead of evaluating.")
 _EXPORT = flags.DEFINE_string(
@@ -106,7 +106,7 @@ def _workdirs():
     there = f"in {_RUNS} there are {listed}" if found else f"there is no run in {_RUNS}"
     example = f", as --workdir={found[0]}," if found else ""
     raise ConfigError(
-        f"--workdir={','.join(given)}: {there}. --workdir={pretrained.MNIST_SMALL.stem} is the network that comes with "
+        f"--workdir={','.join(given)}: {there}. --workdir={pretrained.MNIST_SMALL.stem} is a network that comes with "
         f"the package. Name the folder of a run{example} or several with commas between."
     )
 

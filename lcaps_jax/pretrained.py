@@ -24,6 +24,8 @@ from lcaps_jax.training import LAST
 
 MNIST_SMALL = pathlib.Path(__file__).parent / "mnist_small.npz"
 MNIST_FRAMED = pathlib.Path(__file__).parent / "mnist_framed.npz"
+# The networks of the package by the names that a command line has for them.
+PACKAGED = {path.stem: path for path in (MNIST_SMALL, MNIST_FRAMED)}
 _ABOUT = "about"
 
 
@@ -60,22 +62,22 @@ def load_pretrained(path: str | pathlib.Path = MNIST_SMALL) -> Run:
 
 
 def is_packaged(workdir: str | pathlib.Path) -> bool:
-    """Whether a command line means the packaged network by its ``--workdir``; a folder of that name comes first."""
-    return str(workdir) == MNIST_SMALL.stem and not pathlib.Path(workdir).exists()
+    """Whether a command line means a packaged network by its ``--workdir``; a folder of that name comes first."""
+    return str(workdir) in PACKAGED and not pathlib.Path(workdir).exists()
 
 
-def load(workdir: str | pathlib.Path, checkpoint: str = LAST) -> Run:
-    """Loads the run of a folder or, by the name ``mnist_small``, the network of the package.
+def load(workdir: str | pathlib.Path, checkpoint: str | None = None) -> Run:
+    """Loads the run of a folder or, by the name ``mnist_small`` or ``mnist_framed``, a network of the package.
 
     Raises:
-      config.ConfigError: See ``runs.load_run``; or the best checkpoint is wanted of the network of the package.
+      config.ConfigError: See ``runs.load_run``; or the best checkpoint is wanted of a network of the package.
       training.CheckpointError: See ``runs.load_run``.
     """
     if not is_packaged(workdir):
         return load_run(workdir, checkpoint)
-    if checkpoint != LAST:
-        raise ConfigError(f"{arg('checkpoint')}={checkpoint}: the network of the package has one checkpoint, {LAST}.")
-    return load_pretrained()
+    if checkpoint not in (None, LAST):
+        raise ConfigError(f"{arg('checkpoint')}={checkpoint}: a network of the package has one checkpoint, {LAST}.")
+    return load_pretrained(PACKAGED[str(workdir)])
 
 
 def save(run: Run, path: str | pathlib.Path) -> None:

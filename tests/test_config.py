@@ -79,7 +79,7 @@ def test_json_round_trip(tmp_path):
 def test_a_damaged_config_is_refused_by_what_is_wrong(tmp_path, damage, message):
     about = {"settings": {}, "class_names": ["a", "b"], "channels": 1, "train_images": 7}
     (tmp_path / "config.json").write_text(json.dumps(about))
-    assert config_lib.read_config(tmp_path)[0] == Config()
+    assert config_lib.read_config(tmp_path)[0] == Config(eval_every=1)
     (tmp_path / "config.json").write_text(json.dumps(about | damage))
     with pytest.raises(ConfigError, match=message):
         config_lib.read_config(tmp_path)

@@ -266,7 +266,7 @@ def test_paths_that_cannot_be_used_are_named_and_a_tilde_is_the_home(tiny_run, t
     done = workloads.evaluate(tiny_run[0], check=False, report=tmp_path)
     assert done.returncode == 1 and f"Is a directory: '{tmp_path}'" in done.stderr and "Traceback" not in done.stderr
     done = workloads.evaluate(tiny_run[0], check=False, invert=True)
-    assert done.returncode == 1 and "--invert: needs --images" in done.stderr
+    assert done.returncode == 1 and "--invert=True: does nothing without --images" in done.stderr
     monkeypatch.setenv("HOME", str(tmp_path))
     done = workloads.evaluate(pathlib.Path("~") / "nothing", check=False)
     assert done.returncode == 1 and f"{tmp_path}/nothing is not a run" in done.stderr
@@ -310,7 +310,7 @@ def test_a_newcomer_classifies_a_file_with_the_packaged_network(tmp_path):
         (["--workdir=runs/one", "--format=csv"], "--format=csv: does nothing without --images"),
         (["--workdir=runs/one", "--images=x", "--export=y"], "--images and --export: one at a time"),
         (["--flagfile=marked.flags"], "runs/one is not a run of lcaps_jax"),
-        (["--workdir=mnist_small", "--checkpoint=best"], "--checkpoint=best: the network of the package has one"),
+        (["--workdir=mnist_small", "--checkpoint=best"], "--checkpoint=best: a network of the package has one"),
     ],
 )
 def test_what_eval_says_of_its_flags(tmp_path, arguments, message):

@@ -110,8 +110,9 @@ def test_a_relative_folder_of_data_is_kept_as_it_was_meant(tmp_path, monkeypatch
     with pytest.raises(data.DataError, match=f"{tmp_path}/images/train is not there"):
         commands.train(dataclasses.replace(Config(**workloads.TINY), dataset="folder", data_dir="images"), "run")
     monkeypatch.setattr(commands, "fit", lambda config, *rest: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(commands.data, "load", lambda *arguments, load=data.load, **options: load("sample"))
     with pytest.raises(KeyboardInterrupt):
-        commands.train(dataclasses.replace(Config(**workloads.TINY), data_dir="sets"), "run")
+        commands.train(dataclasses.replace(Config(**workloads.TINY), dataset="mnist", data_dir="sets"), "run")
     assert read_config(tmp_path / "run")[0].data_dir == str(tmp_path / "sets")
 
 

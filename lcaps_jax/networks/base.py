@@ -101,9 +101,10 @@ def geometry(
     field = functools.reduce(lambda n, layer: (n - 1) * layer[1] + layer[0], list(zip(kernels, strides))[::-1], 1)
     if grid < 1:
         sizes = " and ".join(f"{kernel}x{kernel}" for kernel in kernels)
+        smaller = "be smaller" if conv2_kernel else f"add up to at most {image_size + 1}"
         raise ArgumentError(
             f"An image of {image_size}x{image_size} pixels is too small for kernels of {sizes}: {arg('image_size')} "
-            f"must be at least {field}, or the kernels smaller."
+            f"must be at least {field}, or the kernels' sizes must {smaller}."
         )
     return Geometry(grid, grid * grid * capsule_types, math.prod(strides), field)
 

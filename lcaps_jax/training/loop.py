@@ -107,8 +107,7 @@ def fit(
                         evaluator.evaluate(state, step)
                         session.stop_if_wanted(step)
                     session.meter.restart()
-            if step > start:
-                checkpoints.check_readable(state)
+            checkpoints.check_readable(state)
             return Fitted(state, evaluator.evaluations, step, session.elapsed())
 
 
