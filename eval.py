@@ -31,7 +31,7 @@ from lcaps_jax.views import classify, report
 _WORKDIR = flags.DEFINE_list(
     "workdir",
     None,
-    "Folder of the run; for --report, one or several. 'mnist_small' and 'mnist_framed' are the networks of the package.",
+    "Folder of the run; for --report, one or several. 'mnist_small' and 'mnist_framed' come with the package.",
 )
 _EVAL_DATASETS = flags.DEFINE_list("eval_datasets", None, "Test sets, as for train.py. Default: those of the run.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets. Default: that of the run.")

@@ -21,7 +21,8 @@ from lcaps_jax.views import plots, robustness
 
 CELLS = (
     Cell("L-CapsNet, own operators, K=192", "affNIST", "affnist_framed", None, seeds=3),
-    Cell("CapsNet, r=3", "affNIST", "affnist_framed_capsnet", None, seeds=3),
+    Cell("CapsNet, r=3, as many convolutions", "affNIST", "affnist_framed_capsnet", None, seeds=3),
+    Cell("small CapsNet, r=3", "affNIST", "affnist_framed_capsnet_small", None, seeds=3),
     Cell("CNN of 32 channels", "affNIST", "affnist_framed_cnn32", None, seeds=3),
 )
 # Degrees by which each image is turned; the classes are weighed over all of them.
