@@ -153,7 +153,7 @@ def page(networks: Mapping[str, Run]):
                     gr.Slider(low, high, _START[name], step=0.05 if high < 3 else 1.0, label=name)
                     for name, (low, high) in LIMITS.items()
                 ]
-            shown = []
+            shown: list[Any] = []
             for title, run in networks.items():
                 with gr.Column():
                     gr.Markdown(f"### {title}")
