@@ -144,7 +144,8 @@ def _say_what_is_there(config: Config, workdir: pathlib.Path) -> None:
     if best:
         default = "evaluates it" if config.patience else "--checkpoint=best evaluates it"
         say(f"The lowest validation error was at step {best[-1]}: eval.py {default}.")
-    freed = f" To free {sum(map(_megabytes, spare)):.0f} of them: rm -r {' '.join(map(str, spare))}" if spare else ""
+    named = " ".join(str(workdir / path.relative_to(workdir.absolute())) for path in spare)
+    freed = f" To free {sum(map(_megabytes, spare)):.0f} of them: rm -r {named}" if spare else ""
     say(f"{workdir} takes {_megabytes(workdir):.0f} MB, with Adam's moments for more epochs.{freed}")
     say(f"To see its curves: pip install tensorboard && tensorboard --logdir={workdir}")
 

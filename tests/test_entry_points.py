@@ -306,7 +306,7 @@ def test_a_newcomer_classifies_a_file_with_the_packaged_network(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "in runs there are runs/one, runs/two/inner. --workdir=mnist_small is the network that comes"),
+        ([], "in runs there are runs/one, runs/two/inner. --workdir=mnist_small is a network that comes"),
         (["--workdir=runs/one", "--format=csv"], "--format=csv: does nothing without --images"),
         (["--workdir=runs/one", "--images=x", "--export=y"], "--images and --export: one at a time"),
         (["--flagfile=marked.flags"], "runs/one is not a run of lcaps_jax"),
