@@ -33,7 +33,8 @@ def load_pretrained(path: str | pathlib.Path = MNIST_SMALL) -> Run:
     """Loads a network from one file.
 
     Args:
-      path: File that ``save`` wrote; by default the small network of this package (``configs/mnist_small.flags``).
+      path: File that ``save`` wrote, or the name of a network of this package, ``"mnist_framed"`` or ``"mnist_small"``;
+        by default the latter (``configs/mnist_small.flags``).
 
     Returns:
       Run with float32 parameters.
@@ -41,6 +42,8 @@ def load_pretrained(path: str | pathlib.Path = MNIST_SMALL) -> Run:
     Raises:
       config.ConfigError: The file is not one that ``save`` wrote, or it is of another version.
     """
+    if is_packaged(path):
+        path = PACKAGED[str(path)]
     try:
         with np.load(path) as stored:
             arrays = {name: stored[name] for name in stored.files}

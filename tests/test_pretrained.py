@@ -18,7 +18,7 @@ from lcaps_jax.views import classify
 @pytest.mark.parametrize("path", [pretrained.MNIST_SMALL, pretrained.MNIST_FRAMED], ids=lambda path: path.stem)
 def test_the_shipped_networks_are_small_and_as_good_as_they_say(path):
     assert path.stat().st_size < 8_000_000
-    run = lcaps_jax.load_pretrained(path)
+    run = lcaps_jax.load_pretrained(path.stem)
     assert run.config.framed == (path == pretrained.MNIST_FRAMED)
     assert run.results["mnist"]["count"] == 10_000 and run.config.dataset == "mnist"
     sample = data.load("sample").test  # of MNIST's test part
