@@ -30,6 +30,11 @@ class Ground:
     mean: tuple[float, float]
     deviation: tuple[float, float]
 
+    @property
+    def is_light(self) -> bool:
+        """Whether the images lie on a light ground, by their borders."""
+        return self.mean[1] > 1 / 2
+
     @classmethod
     def of(cls, images: np.ndarray) -> "Ground":
         """The ground of images ``[N, I, I, C]`` uint8."""

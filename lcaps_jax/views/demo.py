@@ -61,13 +61,19 @@ def prepared(drawing: np.ndarray, run: Run) -> np.ndarray:
     return fit_size(image[None, ..., None], size)[0, ..., 0]
 
 
+def _is_dark_on_light(run: Run) -> bool:
+    """Whether a run was trained on images with a light ground, so that its drawings are dark strokes on light."""
+    return run.ground is not None and run.ground.is_light
+
+
 def explanation(run: Run) -> str:
     """What the page says of how it prepares a drawing."""
     if run.config.dataset in _CENTRED:
         return "A drawing is scaled and centred as MNIST's digits are, on which this network was trained."
+    strokes = "dark strokes on white" if _is_dark_on_light(run) else "white strokes on black"
     return (
         f"This network was trained on the set {run.config.dataset}, so a drawing is not centred: the whole field, "
-        "white strokes on black, becomes the image. Draw things as large, and where, those images show them."
+        f"{strokes}, becomes the image. Draw things as large, and where, those images show them."
     )
 
 
@@ -95,6 +101,8 @@ def explainer(run: Run) -> Callable[..., tuple[dict[str, float], Figure]]:
         image = jnp.asarray(prepared(picture, run), jnp.float32) / 255
         moved = affnist.warp(image[None], transformation, config.image_size)[..., None]
         moved = np.clip(moved, 0, 1)  # because rounding may carry interpolated values out of [0, 1]
+        if _is_dark_on_light(run):  # at last, because what comes in from outside is then light too
+            moved = 1 - moved
         output = run(moved)
         activities = {name: float(a) for name, a in zip(run.class_names, output.activity[0])}
         shown = np.rint(255 * moved[0]).astype(np.uint8)

@@ -7,7 +7,7 @@ import pytest
 
 from lcaps_jax import data
 from lcaps_jax.config import ConfigError
-from lcaps_jax.data import resize
+from lcaps_jax.data import Ground, resize
 from lcaps_jax.views import demo
 import workloads
 
@@ -49,6 +49,19 @@ def test_a_drawing_becomes_what_the_run_s_own_images_are():
     output = other(expected[None, ..., None])
     activities, _ = demo.explainer(other)(_seven(), 0, 1, 0, 0, 0)
     np.testing.assert_allclose(list(activities.values()), output.activity[0], atol=1e-5)
+
+
+def test_a_drawing_is_dark_on_light_where_the_run_s_images_are():
+    run = workloads.untrained_run()
+    light = dataclasses.replace(
+        run, config=dataclasses.replace(run.config, dataset="folder"), ground=Ground((0.9, 1.0), (0.1, 0.0))
+    )
+    activities, _ = demo.explainer(light)(_seven(), 0, 1, 0, 0, 0)
+    image = 255 - resize.fit_size(_seven()[None, ..., None], 28)
+    np.testing.assert_allclose(list(activities.values()), light(image).activity[0], atol=1e-5)
+    assert "dark strokes on white" in demo.explanation(light)
+    dark = dataclasses.replace(light, ground=Ground((0.1, 0.0), (0.1, 0.0)))
+    assert demo.explainer(dark)(_seven(), 0, 1, 0, 0, 0)[0] != activities
 
 
 @pytest.mark.parametrize(
