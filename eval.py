@@ -17,6 +17,7 @@ program, which runs without this package (docs/deployment.md):
 
 import contextlib
 import dataclasses
+import itertools
 import pathlib
 
 from absl import flags
@@ -49,12 +50,14 @@ _AFFNIST_VARIANTS = flags.DEFINE_integer(
     affnist.VARIANTS,
 )
 _IMAGES = flags.DEFINE_string("images", None, "Image files to classify instead of test sets, such as 'photos/*.png'.")
-_INVERT = flags.DEFINE_boolean("invert", False, "With --images: black and white change places, as for ink on paper.")
+_INVERT = flags.DEFINE_boolean("invert", False, "Black and white change places in the images, as for ink on paper.")
 _CENTRE = flags.DEFINE_boolean(
     "centre", False, "With --images: each image is a digit, which is cut out and centred as MNIST's digits are."
 )
 _KEEP_GOING = flags.DEFINE_boolean(
-    "keep_going", None, "Leave out and list image files that cannot be read. Default: as for the run."
+    "keep_going",
+    None,
+    "Leave out and list image files that cannot be read, of --images or of the set 'folder'. Default: as for the run.",
 )
 _FORMAT = flags.DEFINE_enum(
     "format",
@@ -86,6 +89,13 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images of a step, over a
 cli.define_distributed_flags()
 flags.adopt_module_key_flags(cli)  # so that --help lists them
 
+# What can be asked for, and the flags beside --workdir and --checkpoint that do something to it.
+_ASKED = (
+    (_EVAL_DATASETS, (_DATA_DIR, _AFFNIST_VARIANTS, _INVERT, _KEEP_GOING, _SEARCH_ANGLES, _BATCH_SIZE)),
+    (_IMAGES, (_FORMAT, _OUTPUT_DIR, _INVERT, _CENTRE, _KEEP_GOING, _SEARCH_ANGLES)),
+    (_REPORT, (_DATA_DIR,)),
+    (_EXPORT, (_SEARCH_ANGLES,)),
+)
 _RUNS = pathlib.Path("runs")  # where the examples put runs
 _LISTED = 20  # runs that a message names
 
@@ -112,14 +122,16 @@ def _workdirs():
 
 
 def _check_flags():
-    given = [flag.name for flag in (_EVAL_DATASETS, _IMAGES, _REPORT, _EXPORT) if flag.value]
+    given = [(flag, used) for flag, used in _ASKED if flag.value]
     if len(given) > 1:
-        raise ConfigError(f"--{' and --'.join(given)}: one at a time.")
-    if _REPORT.value and _SEARCH_ANGLES.value:
-        raise ConfigError("--report and --search_angles: one at a time.")
-    for flag in (_FORMAT, _OUTPUT_DIR, _INVERT, _CENTRE):
-        if flag.present and not _IMAGES.value:
-            raise ConfigError(f"--{flag.name}={flag.value}: does nothing without --images.")
+        raise ConfigError(f"--{' and --'.join(flag.name for flag, _ in given)}: one at a time.")
+    asked, used = given[0] if given else _ASKED[0]
+    where = "without --images" if asked is _EVAL_DATASETS else f"with --{asked.name}"
+    names = {flag.name for flag in used}
+    for flag in itertools.chain.from_iterable(others for _, others in _ASKED):
+        if flag.present and flag.name not in names:
+            given_as = ",".join(flag.value) if isinstance(flag.value, list) else flag.value
+            raise ConfigError(f"--{flag.name}={given_as}: does nothing {where}.")
 
 
 def main(argv):
@@ -156,13 +168,17 @@ def main(argv):
         about = deployment.export(run, _EXPORT.value)
         say(f"{_EXPORT.value} is written, and its classes are in {about}.")
         return
+    names = _EVAL_DATASETS.value or run.config.eval_datasets
+    if _KEEP_GOING.value:
+        commands.check_keep_going(names)
     commands.evaluate_run(
         run,
-        _EVAL_DATASETS.value or run.config.eval_datasets,
+        names,
         own,
         batch_size=_BATCH_SIZE.value,
         data_dir=_DATA_DIR.value,
         affnist_variants=_AFFNIST_VARIANTS.value,
+        invert=_INVERT.value,
     )
 
 

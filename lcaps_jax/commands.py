@@ -56,6 +56,8 @@ def train(config: Config, workdir: str | pathlib.Path) -> None:
     if config.data_dir and "://" not in config.data_dir:  # as it is meant here, wherever the run is evaluated later
         config = dataclasses.replace(config, data_dir=str(pathlib.Path(config.data_dir).absolute()))
     config, finished = _continued(config, workdir)
+    if config.keep_going:
+        check_keep_going((config.dataset, *(config.eval_datasets or ())))
     if finished:
         say(f"{workdir} is finished: {_end_of(config)}")
         return
@@ -130,6 +132,15 @@ def _of_own_images(config: Config) -> Config:
             f"files as train/CLASS/FILE or CLASS/FILE. Give such a folder, or another {arg('dataset')}."
         )
     return config
+
+
+def check_keep_going(names: Sequence[str]) -> None:
+    """Raises ConfigError where files that cannot be read are to be left out, but no set of these names has files."""
+    if folder.NAME not in names:
+        raise ConfigError(
+            f"{arg('keep_going')}: does nothing to {', '.join(dict.fromkeys(names))}; it leaves out image files of the "
+            f"set {folder.NAME} that cannot be read."
+        )
 
 
 def _listed(settings: Mapping) -> str:
@@ -222,12 +233,14 @@ def evaluate_run(
     batch_size: int | None = None,
     data_dir: str | None = None,
     affnist_variants: int | None = None,
+    invert: bool = False,
 ) -> dict[str, Evaluation]:
     """Evaluates a run on test sets, prints the metrics, adds them to its ``results.json`` and draws the plots.
 
     If training has gone on meanwhile, the results and plots of the later step stay. The results of a best checkpoint
-    stand beside those of the last, as ``"NAME (best)"``, those of a search as ``"NAME (search by -10, 0, 10)"``, and
-    those of another folder of images than the run's own as ``"folder of DIR"``.
+    stand beside those of the last, as ``"NAME (best)"``, those of a search as ``"NAME (search by -10, 0, 10)"``, those
+    of inverted images as ``"NAME (inverted)"``, and those of another folder of images than the run's own as
+    ``"folder of DIR"``.
 
     Args:
       run: Run to evaluate.
@@ -236,6 +249,7 @@ def evaluate_run(
       batch_size: Images of a step, over all devices; None for the run's own number, rounded up to divide among them.
       data_dir: Folder of prepared TFDS sets; None for the run's own.
       affnist_variants: Variants of each digit; None for the run's own.
+      invert: Whether black and white change places in the images.
 
     Returns:
       Evaluations by name.
@@ -252,7 +266,10 @@ def evaluate_run(
         affnist_variants=affnist_variants or run.config.affnist_variants,
     )
     splits = {
-        _entry_of(name, run, data_dir): runs.load_test(name, config, run.class_names, run.channels) for name in names
+        _entry_of(name, run, data_dir, invert): runs.load_test(
+            name, config, run.class_names, run.channels, invert=invert
+        )
+        for name in names
     }
     _check_fits(splits.values())
     runs.compare_ground(run.ground, splits)
@@ -283,7 +300,7 @@ def _add_evaluations(
     runs.add_results(workdir, run.config, added, shown, run.step)
 
 
-def _entry_of(name: str, run: Run, data_dir: str | None) -> str:
+def _entry_of(name: str, run: Run, data_dir: str | None, invert: bool) -> str:
     """Name of a set's entry in ``results.json``; images other than the run's own get an entry of their own."""
     own = run.config.data_dir
     if (
@@ -295,6 +312,8 @@ def _entry_of(name: str, run: Run, data_dir: str | None) -> str:
     extra = [run.checkpoint] if run.checkpoint != LAST else []
     if angles := run.network.search_angles:
         extra.append("search by " + ", ".join(f"{angle:g}" for angle in angles))
+    if invert:
+        extra.append("inverted")
     return f"{name} ({'; '.join(extra)})" if extra else name
 
 

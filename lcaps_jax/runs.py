@@ -242,10 +242,11 @@ def list_runs(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/{CONFIG_FILE}"))
 
 
-def load_test(name: str, config: Config, class_names: Sequence[str], channels: int) -> TestSet:
+def load_test(name: str, config: Config, class_names: Sequence[str], channels: int, *, invert: bool = False) -> TestSet:
     """The test part of a set, at the size of the run's images; a network with a frame sees other sets at their own.
 
     Coloured images become grey for a network that was trained on grey ones, and the other way round, which is said.
+    With ``invert`` black and white change places.
 
     Raises:
       data.DataError: The set cannot be loaded, or its labels or channels are not the network's.
@@ -254,7 +255,13 @@ def load_test(name: str, config: Config, class_names: Sequence[str], channels: i
     size = None if any_size else config.image_size
     with renamed(name="eval_datasets"):
         split = data.load_test(
-            name, config.data_dir, size, config.affnist_variants, class_names, keep_going=config.keep_going
+            name,
+            config.data_dir,
+            size,
+            config.affnist_variants,
+            class_names,
+            keep_going=config.keep_going,
+            invert=invert,
         )
     check_split(split, len(class_names), f"{name}, for a network of {len(class_names)} classes,")
     if split.channels == channels:

@@ -158,6 +158,7 @@ def test_refusals_are_one_line(tmp_path, settings, message):
         ({"stop_at_error": 1.0, "eval_datasets": ("mnist",)}, "stop_at_error=1.0: eval_datasets must name sample"),
         ({"variant": "released", "activity": "length"}, "activity=length: is an ablation of variant=paper"),
         ({"dataset": "folder"}, "needs the folder that holds train/CLASS/FILE: give it as data_dir"),
+        ({"keep_going": True}, "keep_going: does nothing to sample; it leaves out image files of the set folder"),
     ],
 )
 def test_refusals_come_before_any_work(tmp_path, settings, message):
@@ -265,8 +266,8 @@ def test_paths_that_cannot_be_used_are_named_and_a_tilde_is_the_home(tiny_run, t
     assert done.returncode == 1 and done.stderr.strip().endswith("several with commas between.")
     done = workloads.evaluate(tiny_run[0], check=False, report=tmp_path)
     assert done.returncode == 1 and f"Is a directory: '{tmp_path}'" in done.stderr and "Traceback" not in done.stderr
-    done = workloads.evaluate(tiny_run[0], check=False, invert=True)
-    assert done.returncode == 1 and "--invert=True: does nothing without --images" in done.stderr
+    done = workloads.evaluate(tiny_run[0], check=False, centre=True)
+    assert done.returncode == 1 and "--centre=True: does nothing without --images" in done.stderr
     monkeypatch.setenv("HOME", str(tmp_path))
     done = workloads.evaluate(pathlib.Path("~") / "nothing", check=False)
     assert done.returncode == 1 and f"{tmp_path}/nothing is not a run" in done.stderr
@@ -309,6 +310,11 @@ def test_a_newcomer_classifies_a_file_with_the_packaged_network(tmp_path):
         ([], "in runs there are runs/one, runs/two/inner. --workdir=mnist_small is a network that comes"),
         (["--workdir=runs/one", "--format=csv"], "--format=csv: does nothing without --images"),
         (["--workdir=runs/one", "--images=x", "--export=y"], "--images and --export: one at a time"),
+        (
+            ["--workdir=runs/one", "--report=x", "--search_angles=1,2"],
+            "--search_angles=1,2: does nothing with --report",
+        ),
+        (["--workdir=mnist_small", "--keep_going"], "--keep_going: does nothing to mnist"),
         (["--flagfile=marked.flags"], "runs/one is not a run of lcaps_jax"),
         (["--workdir=mnist_small", "--checkpoint=best"], "--checkpoint=best: a network of the package has one"),
     ],

@@ -172,6 +172,7 @@ def load_test(
     affnist_variants: int = 1,
     class_names: Sequence[str] | None = None,
     keep_going: bool = False,
+    invert: bool = False,
 ) -> TestSet:
     """Loads the test part of a data set; a folder or a set of TFDS that has one needs no other part.
 
@@ -183,20 +184,28 @@ def load_test(
       affnist_variants: Variants of each digit, for ``"affnist"``.
       class_names: Names of the network's classes, by which labels are matched; None takes the set's own.
       keep_going: See ``load``.
+      invert: Whether black and white change places, before an image gets its borders.
 
     Raises:
-      DataError: The set cannot be loaded, see ``load``; or affNIST is wanted at another size than 40x40.
+      DataError: The set cannot be loaded, see ``load``; or affNIST is wanted at another size than 40x40, or inverted.
     """
     if name in TEST_SETS:
+        if invert:
+            raise DataError(
+                f"{arg('name')}={name}: has white digits on black, which {arg('invert')} leaves alone: it is for "
+                "images on another ground than those that the network was trained on."
+            )
         return TEST_SETS[name](data_dir, image_size, affnist_variants, class_names)
     if name == folder.NAME:
-        split, own = folder.load_test(data_dir, image_size, class_names, keep_going)
+        split, own = folder.load_test(data_dir, image_size, class_names, keep_going, invert)
     elif name in SETS:
         source = SETS[name](data_dir, image_size, class_names, keep_going)
         split, own = source.test, source.class_names
     else:
         with _known_sets():
             split, own = tfds.load_test(name, data_dir, image_size)
+    if invert and name != folder.NAME:
+        split = Split(255 - split.images, split.labels)
     check_split(split, len(own), f"The test part of {name}")
     if same := sameness(split.images):
         say(f"The test part of {name} tells nothing: {same}.")

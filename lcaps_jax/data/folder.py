@@ -13,7 +13,7 @@ from PIL import Image
 
 from lcaps_jax import parallel
 from lcaps_jax.data import pictures
-from lcaps_jax.data.resize import fit_size
+from lcaps_jax.data.resize import prepared
 from lcaps_jax.data.splits import DataError, Source, Split, normal_form
 from lcaps_jax.data.tfds import TEST_SHARE
 from lcaps_jax.errors import arg
@@ -130,6 +130,7 @@ def load_test(
     image_size: int | None = None,
     class_names: Sequence[str] | None = None,
     keep_going: bool = False,
+    invert: bool = False,
 ) -> tuple[Split, tuple[str, ...]]:
     """Loads the test part alone; without one, what ``load`` holds out of the training part.
 
@@ -138,6 +139,7 @@ def load_test(
       image_size: See ``load``.
       class_names: See ``load``.
       keep_going: See ``load``.
+      invert: Whether black and white change places, before an image gets its borders.
 
     Returns:
       Test part, and the names of its classes.
@@ -151,7 +153,8 @@ def load_test(
     if not class_names and (root / _TRAIN).exists():
         own = find(root, _TRAIN)
     names = tuple(class_names or own)
-    return _read(root, parts, names, image_size, keep_going, wanted=[_TEST])[0][_TEST], names
+    splits, _ = _read(root, parts, names, image_size, keep_going, invert, wanted=[_TEST])
+    return splits[_TEST], names
 
 
 def _root(data_dir: str | None) -> pathlib.Path:
@@ -166,6 +169,7 @@ def _read(
     names: Sequence[str],
     image_size: int | None,
     keep_going: bool,
+    invert: bool = False,
     wanted: Sequence[str] = (),
 ) -> tuple[dict[str, Split], int]:
     """Reads the parts of a folder, or the wanted ones alone; a test part is held out where there is none.
@@ -195,7 +199,7 @@ def _read(
         images = {}
         for file in of_class:
             try:
-                images[file] = fit_size(pictures.read(file, survey.channels, survey.shallow)[None], size)[0]
+                images[file] = prepared(pictures.read(file, survey.channels, survey.shallow), size, invert)
             except DataError as error:
                 if not keep_going:
                     raise

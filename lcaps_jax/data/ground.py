@@ -64,7 +64,7 @@ class Ground:
             f"{mean:.2f}, at the border {border:.2f}; there {self.mean[0]:.2f} and {self.mean[1]:.2f})."
         )
         if self.unlike(1 - measured[unlike]).mean() < 1 / 2:
-            line += " Inverted, they are like it."
+            line += " Inverted, as by eval.py --invert, they are like it."
         return line
 
 

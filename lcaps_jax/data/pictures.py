@@ -32,6 +32,10 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _FIRST_ON_ITS_SIDE = 5
+# Pillow's name of 16 bits in how a file stores its pixels, and that of the greys with alpha that it opens as colours.
+_SIXTEEN, _GREY_WITH_ALPHA = ";16", "LA;16"
+# The largest of 256 values that a value of up to 255 in 16 bits becomes, cut or rounded.
+_BLACK = 1
 # Tags of TIFF, and the value of the second that makes the smallest number white.
 _BITS, _PHOTOMETRIC, _MIN_IS_WHITE = 258, 262, 0
 
@@ -60,39 +64,75 @@ class Survey:
         return 3 if self.coloured else 1
 
 
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """What the header of one file says, and a palette's pixels.
+
+    Attributes:
+      size: Width and height as the image is seen.
+      coloured: Whether it has colours.
+      deep: Whether it is grey with more than 8 bits.
+      cut: Whether it has 16 bits of which Pillow keeps the upper 8: colours, or greys with alpha.
+    """
+
+    size: tuple[int, int]
+    coloured: bool
+    deep: bool
+    cut: bool
+
+    @classmethod
+    def at(cls, image: Image.Image) -> "_Look":
+        """Looks at an image that has been opened and not decoded, which it may be afterwards."""
+        stored, deep = _stored(image), image.mode.startswith(_DEEP)
+        cut = not deep and (_SIXTEEN in stored[0] or (image.format == "PPM" and stored[-1] == str(2**16 - 1)))
+        if deep or stored[0].startswith(_GREY_WITH_ALPHA):
+            coloured = False
+        else:
+            coloured = _shows_colours(image) if image.mode == "P" else image.mode not in _GREY_MODES
+        return cls(_upright_size(image), coloured, deep, cut)
+
+
 def survey(files: Sequence[pathlib.Path], keep_going: bool = False) -> Survey:
-    """Looks at the headers of image files, and at the values of those with 16 bits until one is above 255.
+    """Looks at the headers of image files, and at the values of those with a palette or, until it is clear, 16 bits.
 
     Args:
       files: Files to look at.
       keep_going: Whether a file that cannot be read is noted as a fault rather than refused.
 
     Raises:
-      DataError: A file is no image, has too many pixels, or has pixels of 32 bits.
+      DataError: A file is no image, has too many pixels, or has pixels of 32 bits; or all files of 16 bits in colour
+        would be read as black.
     """
-    good: list[pathlib.Path] = []
+    looks: dict[pathlib.Path, _Look] = {}
     faults: dict[pathlib.Path, str] = {}
-    coloured, deep = [], []
-    sizes: dict[tuple[int, int], pathlib.Path] = {}
     for file in files:
         try:
             with _opened(file) as image:
-                mode, size = image.mode, _upright_size(image)
+                looks[file] = _Look.at(image)
         except DataError as error:
             if not keep_going:
                 raise
             faults[file] = str(error)
-            continue
-        good.append(file)
-        sizes.setdefault(size, file)
-        if mode.startswith(_DEEP):
-            deep.append(file)
-        elif mode not in _GREY_MODES:
-            coloured.append(file)
+    cut = [file for file, look in looks.items() if look.cut]
+    if all(_largest(file, keep_going) <= _BLACK for file in cut):
+        for file in cut:
+            line = (
+                f"{file} cannot be read: of its 16 bits in colour, or with alpha, Pillow keeps the upper 8, in which "
+                "it is black. Save it with 8 bits."
+            )
+            if not keep_going:
+                raise DataError(line)
+            faults[file] = line
+            del looks[file]
+    deep = [file for file, look in looks.items() if look.deep]
     shallow = bool(deep) and all(_largest(file, keep_going) <= np.iinfo(np.uint8).max for file in deep)
     if shallow:
         say(f"The {len(deep)} files of 16 bits, as {deep[0]}, hold no value above 255: they are read as 8 bits.")
-    return Survey(tuple(good), faults, tuple(coloured), sizes, shallow)
+    sizes: dict[tuple[int, int], pathlib.Path] = {}
+    for file, look in looks.items():
+        sizes.setdefault(look.size, file)
+    coloured = tuple(file for file, look in looks.items() if look.coloured)
+    return Survey(tuple(looks), faults, coloured, sizes, shallow)
 
 
 def read(file: pathlib.Path, channels: int, shallow: bool = False) -> np.ndarray:
@@ -160,6 +200,20 @@ def _check_kind(image: Image.Image) -> None:
         raise ValueError("its pixels are signed or have 32 bits, of no known range; save it with 8 or 16, unsigned")
 
 
+def _stored(image: Image.Image) -> tuple[str, ...]:
+    """How a file stores its pixels, in the words that Pillow has for its decoder; they are gone once it has decoded."""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
+    return tuple(map(str, arguments if isinstance(arguments, tuple) else (arguments,))) or ("",)
+
+
+def _shows_colours(image: Image.Image) -> bool:
+    """Whether any pixel of an image with a palette is coloured and can be seen; a palette may have colours to spare."""
+    pixels = np.asarray(image.convert("RGBA"))
+    seen = pixels[pixels[..., 3] > 0, :3]
+    return bool((seen != seen[:, :1]).any())
+
+
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height after an image has been turned; a square is not asked, because some formats decode for it."""
     width, height = image.size
@@ -187,10 +241,10 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _largest(file: pathlib.Path, keep_going: bool) -> int:
-    """The largest value that is stored in a grey file of 16 bits."""
+    """The largest value of a file of 16 bits, whatever its alpha; of a coloured one the upper 8 bits."""
     try:
         with _opened(file) as image:
-            return int(np.asarray(image).max())
+            return int(np.atleast_3d(np.asarray(image))[..., :3].max())
     except DataError:
         if not keep_going:
             raise

@@ -160,12 +160,13 @@ def evaluate(
     for split in parts:
         size = len(split[1])
         count += size
-        steps = min(_STEPS, -(-size // batch_size))
-        chunk = steps * batch_size
+        batch = min(batch_size, parallel.round_up(size))  # a larger one would be padding, which takes memory too
+        steps = min(_STEPS, -(-size // batch))
+        chunk = steps * batch
         for start in range(0, size, chunk):
             index = np.arange(start, start + chunk, dtype=np.int32)
-            weight = (index < size).astype(np.float32).reshape(steps, batch_size)
-            batches = make_batches(np.minimum(index, size - 1).reshape(steps, batch_size), weight)
+            weight = (index < size).astype(np.float32).reshape(steps, batch)
+            batches = make_batches(np.minimum(index, size - 1).reshape(steps, batch), weight)
             sums, chunk_predicted, chunk_margin = eval_steps(params, split, batches)
             sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
             summed = sums if summed is None else jax.tree.map(np.add, summed, sums)

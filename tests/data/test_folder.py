@@ -180,7 +180,12 @@ def test_the_file_that_makes_a_grey_set_coloured_is_named(tmp_path, capsys):
     _folder(tmp_path, colour=False)
     assert data.load("folder", str(tmp_path)).channels == 1
     assert capsys.readouterr().out == ""
-    Image.new("P", (20, 20), 3).save(tmp_path / "test" / "emu" / "x.png")
+    palette = Image.new("P", (20, 20), 1)
+    palette.putpalette([0, 0, 0, 9, 9, 9, 255, 0, 0])
+    palette.save(tmp_path / "test" / "emu" / "x.png")
+    assert data.load("folder", str(tmp_path)).channels == 1  # the red is not used
+    palette.putpixel((0, 0), 2)
+    palette.save(tmp_path / "test" / "emu" / "x.png")
     assert data.load("folder", str(tmp_path)).channels == 3
     assert f"1 of the 25 images in {tmp_path} are in colour, as {tmp_path}/test/emu/x.png" in capsys.readouterr().out
 
@@ -250,6 +255,23 @@ def test_a_test_part_needs_no_other(tmp_path, capsys):
     np.testing.assert_array_equal(held_out.images, data.load("folder", str(tmp_path / "b")).test.images)
     with pytest.raises(DataError, match="c/test is not there: images are expected as .*CLASS/FILE"):
         data.load_test("folder", str(tmp_path / "c"), 20)
+
+
+def test_test_images_on_paper_are_inverted_and_counted_apart(tmp_path):
+    _folder(tmp_path / "dark", parts=("test",), colour=False)
+    paper = tmp_path / "paper"
+    for path in (tmp_path / "dark" / "test").glob("*/*"):
+        _save(paper / path.relative_to(tmp_path / "dark"), 255 - np.asarray(Image.open(path)))
+    run, names = workloads.untrained_run(("cat", "dog", "emu")), ("cat", "dog", "emu")
+    dark, light = (dataclasses.replace(run.config, data_dir=str(tmp_path / name)) for name in ("dark", "paper"))
+    as_trained = runs.load_test("folder", dark, names, 1)
+    np.testing.assert_array_equal(runs.load_test("folder", light, names, 1, invert=True).images, as_trained.images)
+    (entry,) = commands.evaluate_run(run, ["folder"], None, data_dir=str(paper), invert=True)
+    assert entry == f"folder of {paper} (inverted)"
+    digits = data.load_test("sample", None, 28).images
+    np.testing.assert_array_equal(data.load_test("sample", None, 28, invert=True).images, 255 - digits)
+    with pytest.raises(DataError, match="eval_datasets=affnist: has white digits on black, which invert leaves alone"):
+        runs.load_test("affnist", run.config, names, 1, invert=True)
 
 
 def test_a_share_held_out_that_is_far_from_a_fifth_is_said(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import pathlib
 import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -34,6 +35,51 @@ def test_sixteen_bits_that_hold_eight_are_read_as_eight(tmp_path, capsys):
     # The set decides, so that a dark image among bright ones stays dark.
     assert not pictures.survey([*shallow, full]).shallow
     assert not pictures.read(shallow[0], 1).any() and _is_half(pictures.read(full, 1))
+
+
+def _of_16_bits(file: pathlib.Path, values: np.ndarray) -> pathlib.Path:
+    """A file ``[H, W, C]`` of 16 bits, which Pillow does not write: a PNG of greys or colours with alpha, or a PPM."""
+    height, width, channels = values.shape
+    rows = values.astype(">u2").reshape(height, -1)
+    if file.suffix == ".ppm":
+        file.write_bytes(b"P6 %d %d 65535\n" % (width, height) + rows.tobytes())
+        return file
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = [(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+             for kind, body in chunks]  # fmt: skip
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return file
+
+
+@pytest.mark.parametrize("ending, channels", [("png", 2), ("png", 3), ("png", 4), ("ppm", 3)])
+def test_colours_of_16_bits_that_hold_8_are_refused_and_not_read_as_black(tmp_path, ending, channels):
+    values = np.repeat(_HALF[..., None], channels, axis=-1).astype(np.uint16)
+    if channels in (2, 4):
+        values[..., -1] = 255
+    shallow = _of_16_bits(tmp_path / f"a.{ending}", values)
+    full = _of_16_bits(tmp_path / f"full.{ending}", 257 * values)
+    assert _is_half(pictures.read(full, 1))
+    assert pictures.survey([full]).channels == (1 if channels == 2 else 3)
+    with pytest.raises(DataError, match=f"a.{ending} cannot be read: of its 16 bits .* Save it with 8 bits"):
+        pictures.survey([shallow])
+    grey = _save(tmp_path / "grey.png", _HALF)
+    found = pictures.survey([shallow, grey], keep_going=True)
+    assert found.files == (grey,) and list(found.faults) == [shallow] and found.channels == 1
+    # The set decides, so that a dark image among bright ones stays dark.
+    assert pictures.survey([shallow, full]).files == (shallow, full)
+
+
+def test_a_palette_of_greys_is_grey(tmp_path):
+    grey = _save(tmp_path / "grey.png", Image.fromarray(_HALF).convert("P"))
+    coloured = Image.fromarray(_HALF).convert("P")
+    coloured.putpalette([255, 0, 255] + [255] * 3 * 255)
+    # What is transparent is not seen.
+    clear = _save(tmp_path / "clear.gif", coloured, transparency=0)
+    seen = _save(tmp_path / "seen.gif", coloured)
+    assert pictures.survey([grey, clear]).channels == 1 and _is_half(pictures.read(grey, 1))
+    assert pictures.survey([grey, seen]).coloured == (seen,)
 
 
 @pytest.mark.parametrize("factor", [1, 257])
@@ -175,5 +221,5 @@ def test_images_on_another_ground_are_told_from_those_of_the_set():
     mixed = np.concatenate([measured, inverted[:1]])
     line = known.warning("these", mixed)
     assert line.startswith("these: the ground of 1 of 21 images is unlike the training data's (brightness 0.8")
-    assert line.endswith("Inverted, they are like it.")
+    assert line.endswith("Inverted, as by eval.py --invert, they are like it.")
     assert known.warning("these", mixed, share=1 / 2) is None

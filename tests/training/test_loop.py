@@ -144,6 +144,18 @@ def _compilations():
     jax.monitoring.unregister_event_duration_listener(note)
 
 
+def test_an_evaluation_computes_no_more_than_the_set_has():
+    computed = []
+
+    def eval_steps(params, split, batches):
+        computed.append(batches.index.size)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.evaluate(eval_steps, {}, training.on_devices(workloads.random_split(5)), batch_size=10**6)
+    assert computed == [6]  # two devices
+
+
 def test_evaluation_counts_every_image_once_whatever_the_batch():
     config = workloads.tiny_config()
     model = networks.from_config(config, 10)
