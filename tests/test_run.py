@@ -21,6 +21,7 @@ def test_a_run_gives_the_network_s_output_whatever_the_number(settings, count):
     assert all(isinstance(leaf, np.ndarray) and len(leaf) == count for leaf in jax.tree.leaves(output))
     parts = list(run.batches(images))
     assert sum(len(part.activity) for part in parts) == count
+    assert max(len(part.activity) for part in parts) <= 64  # so that many images take no more memory than some
     np.testing.assert_array_equal(np.concatenate([part.activity for part in parts]), output.activity)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcaps_jax import capsules
+from lcaps_jax import capsules, networks
 from lcaps_jax.data import augment
 from lcaps_jax.networks.base import PrimaryCapsules, geometry
 from lcaps_jax.networks.capsnet import CapsNet
@@ -159,6 +159,16 @@ def test_dimensions_of_capsules_and_poses():
 
 def _gradients(model, params, images, labels):
     return jax.jit(jax.grad(lambda p: model.loss(model.apply({"params": p}, images), labels).sum()))(params)
+
+
+@pytest.mark.parametrize("settings", [*({"model": name} for name in networks.NETWORKS), {"variant": "released"}])
+@pytest.mark.parametrize("frame", ["none", "affine"])
+def test_labels_of_another_shape_are_refused_by_every_network(settings, frame):
+    network = networks.from_config(workloads.tiny_config(**settings, frame=frame), 3)
+    scores = jnp.zeros((2, 3))
+    output = networks.NetworkOutput(activity=scores, error=scores, logits=scores)
+    with pytest.raises(ValueError, match=r"labels must be integers of shape \(2,\) .* got .*\(2, 1\)"):
+        network.loss(output, jnp.zeros((2, 1), int))
 
 
 def test_all_zero_weights_have_finite_gradients():

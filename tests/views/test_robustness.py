@@ -1,6 +1,7 @@
 """Transformed images against slow obvious versions, and what poses do under them on poses made for it."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -49,6 +50,26 @@ def test_images_are_transformed_about_their_middle(kind, amount, inverse):
             offset = middle + 9 - inverse @ middle
             expected = ndimage.affine_transform(black_around, inverse, offset, order=1, output_shape=(9, 9))
             np.testing.assert_allclose(result[..., channel], expected, atol=1e-5)
+
+
+def test_errors_are_computed_batch_by_batch():
+    """By a run that cannot be called with all the images, whose network says which half is the brighter one."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 50)
+    images = np.zeros((50, 20, 20, 1), np.uint8)
+    images[np.arange(50), :, 6 + 5 * labels] = 255
+
+    def batches(moved):
+        for start in range(0, len(moved), 20):
+            part = moved[start : start + 20]
+            halves = np.stack([part[:, :, :10].sum(axis=(1, 2, 3)), part[:, :, 10:].sum(axis=(1, 2, 3))], axis=1)
+            yield types.SimpleNamespace(activity=halves)
+
+    run = types.SimpleNamespace(batches=batches)
+    found = robustness.errors(run, data.Split(images, labels.astype(np.int32)), kinds=[SHIFT])
+    amounts, errors = found[SHIFT]
+    expected = [100 * np.mean((6 + 5 * labels + amount >= 10) != labels) for amount in amounts]
+    np.testing.assert_allclose(errors, expected)
 
 
 def test_pose_changes_of_poses_made_for_it():
