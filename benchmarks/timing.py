@@ -53,12 +53,22 @@ def table(header: tuple[str, ...], rows: list[tuple]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def write(path: str | pathlib.Path, metrics: dict) -> None:
-    """Writes metrics as JSON, with the machine and the version of JAX that they were measured on."""
+def write(path: str | pathlib.Path, metrics: dict, part: str | None = None) -> None:
+    """Writes metrics as JSON, with the machine and the version of JAX that they were measured on.
+
+    Args:
+      path: Path of the file.
+      metrics: Metrics by name.
+      part: Key of the part of the file that they replace, beside others that were measured at another time; None for
+        the whole file.
+    """
     about = {
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
     }
-    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    pathlib.Path(path).write_text(json.dumps({**about, **metrics}, indent=2) + "\n")
+    path, measured = pathlib.Path(path), {**about, **metrics}
+    if part is not None:
+        measured = {**(json.loads(path.read_text()) if path.exists() else {}), part: measured}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(measured, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""What real disks, files and hands do to a run; benchmarks/faults.py kills one fifty times."""
+"""What real disks, files and hands do to a run; benchmarks/faults.py kills one fifty times, and counts such faults."""
 
 import gc
 import json
@@ -12,6 +12,7 @@ import chex
 import jax
 import pytest
 
+from benchmarks import faults
 import lcaps_jax
 from lcaps_jax.config import ConfigError
 import workloads
@@ -122,6 +123,12 @@ def test_damaged_results_are_named(tiny_run, tmp_path, content):
     (run / "results.json").write_text(content)
     with pytest.raises(ConfigError, match=r"run/results\.json cannot be read .*Remove it, and evaluate the run again"):
         lcaps_jax.load_run(run)
+
+
+def test_the_faults_that_the_benchmark_counts_have_tests():
+    for test in (test for tests in faults.FAULTS.values() for test in tests):
+        file, name = test.split("::")
+        assert f"\ndef {name}(" in (workloads.REPOSITORY / file).read_text(), test
 
 
 def test_a_comma_in_a_new_run_s_path_is_refused(tmp_path):
