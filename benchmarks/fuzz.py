@@ -1,15 +1,17 @@
-"""Gives the entry points damaged image files, mutated command lines and damaged run folders, and counts what follows.
+"""Gives the entry points damaged images, folders of images, command lines and runs, and counts what follows.
 
     python -m benchmarks.fuzz
 
 Each must be done or refused in one line; a traceback ends the benchmark with the input that led to it. The entry points
-run in this process, through ``cli.run``, with what the training itself would compute left out.
+run in this process, through ``cli.run``. Folders of images are trained on for a few steps, by a tiny network, which is
+then evaluated and reported; elsewhere what the training and the evaluation would compute is left out.
 """
 
 import argparse
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -40,6 +42,27 @@ _VALUES = (
     "", " ", "0", "1", "-1", "2", "7", "28", "1000000", "99999999999999999999", "0.5", "1e400", "nan", "inf", "-inf",
     "true", "none", "sample", "folder", "paper", "lcapsnet", "cnn", "a,b", ",", "'quoted'", "\udcff", "ä", "*",
     "../..", "/", "~", "x" * 300, "--k=5", "%s", "{}",
+)  # fmt: skip
+_CLASSES, _TRAINED_ON, _TESTED_ON = ("ant", "bee", "cat"), 5, 2  # the images of each class that a folder has
+_ODD_NAMES = ("$x_1$", "a,b", "n\u0303", "<b>", " ", "x" * 200, "\udcff", "%s", "-")
+_TINY = [
+    f"--{name}={value}"
+    for name, value in {
+        "dataset": "folder", "image_size": 20, "channels": 4, "capsule_types": 1, "capsule_dim": 2, "pose_dim": 2,
+        "k": 3, "batch_size": 2, "epochs": 1,
+    }.items()
+]  # fmt: skip
+# Values of these would train for long, or elsewhere.
+_WITHOUT_END = {"epochs", "workdir", "data_dir"}
+# What else is asked of a training, and of an evaluation.
+_TRAININGS = (
+    [], ["--keep_going"], ["--keep_going"], ["--keep_going", "--validation_size=3"], ["--frame=affine"],
+    ["--max_rotation=20", "--flip=both"], ["--train_size=4"], ["--eval_datasets=folder,sample"], ["--max_shift=3"],
+    ["--keep_going", "--model=capsnet", "--k=70"], ["--epochs=2", "--eval_every=2"],
+)  # fmt: skip
+_EVALUATIONS = (
+    [], ["--keep_going"], ["--keep_going", "--invert"], ["--batch_size=1000000"], ["--search_angles=-10,0,10"],
+    ["--checkpoint=best"], ["--eval_datasets=sample"],
 )  # fmt: skip
 # These would wait for other processes, look for a set in the network, or show absl's own help and tests.
 _LEFT_OUT = {"distributed", "coordinator_address", "num_processes", "process_id", "dataset", "eval_datasets"}
@@ -153,26 +176,23 @@ def image_files(count: int, rng: random.Random, entry_point: Callable, place: pa
     return outcomes
 
 
-def _line(rng: random.Random, names: list[str]) -> list[str]:
-    """One to three flags with values of all kinds, or with their defaults, sometimes misspelt."""
-    arguments = []
-    for _ in range(rng.randint(1, 3)):
-        name = rng.choice(names)
-        default = flags.FLAGS[name].default_unparsed
-        value = default if default is not None and rng.random() < 0.5 else rng.choice(_VALUES)
-        argument = f"--{name}={value}"
-        if rng.random() < 0.3:
-            at = rng.randrange(len(argument))
-            argument = argument[:at] + rng.choice(("", "=", "-", " ", "é", argument[at])) + argument[at + 1 :]
-        arguments.append(argument)
-    return arguments
+def _argument(rng: random.Random, names: Sequence[str], values: Sequence[str] = _VALUES) -> str:
+    """A flag with a value of any kind, or with its default, sometimes misspelt."""
+    name = rng.choice(names)
+    default = flags.FLAGS[name].default_unparsed
+    value = default if default is not None and rng.random() < 0.5 else rng.choice(values)
+    argument = f"--{name}={value}"
+    if rng.random() < 0.3:
+        at = rng.randrange(len(argument))
+        argument = argument[:at] + rng.choice(("", "=", "-", " ", "é", argument[at])) + argument[at + 1 :]
+    return argument
 
 
 def flag_lines(count: int, rng: random.Random, entry_point: Callable, names: list[str], given: list[str]) -> Counter:
     """Mutated command lines, half of them in a flagfile."""
     outcomes: Counter = Counter()
     for _ in range(count):
-        line = [*given, *_line(rng, names)]
+        line = [*given, *(_argument(rng, names) for _ in range(rng.randint(1, 3)))]
         if rng.random() < 0.5:
             content = "\n".join(line).encode(errors="surrogateescape")
             pathlib.Path("fuzz.flags").write_bytes(mutate(content, rng) if rng.random() < 0.3 else content)
@@ -214,6 +234,79 @@ def run_folders(count: int, rng: random.Random, entry_point: Callable, given: li
     return outcomes
 
 
+def image_folder(place: pathlib.Path, valid: Sequence[pathlib.Path], rng: random.Random) -> None:
+    """Makes a folder of images of three classes, some of them damaged, and sometimes damages its structure too."""
+    share = rng.choice((0, 0, 0.1, 0.4))  # of its files that are damaged
+    for part, count in (("train", _TRAINED_ON), ("test", _TESTED_ON)):
+        for name in _CLASSES:
+            (place / part / name).mkdir(parents=True)
+            for number in range(count):
+                source = rng.choice(valid)
+                content = source.read_bytes()
+                content = mutate(content, rng) if rng.random() < share else content
+                (place / part / name / f"{number}{source.suffix}").write_bytes(content)
+    if rng.random() < 0.5:
+        _disorder(place, rng)
+
+
+def _disorder(place: pathlib.Path, rng: random.Random) -> None:
+    """Changes one thing in the structure of a folder of images."""
+    part, name = place / rng.choice(("train", "test")), rng.choice(_CLASSES)
+    odd = rng.choice(_ODD_NAMES)
+    kind = rng.randrange(8)
+    if kind == 0:
+        shutil.rmtree(part)
+    elif kind == 1:
+        (part / odd).mkdir()
+    elif kind == 2:
+        shutil.rmtree(part / name)
+        (part / name).touch()
+    elif kind == 3:
+        (part / name / odd).mkdir()
+    elif kind == 4:
+        (part / name / "link.png").symlink_to(rng.choice(("link.png", "nowhere", "..")))
+    elif kind == 5:
+        for each in ("train", "test"):
+            (place / each / name).rename(place / each / odd)
+    elif kind == 6:
+        shutil.copytree(part, place / "val")
+    else:
+        shutil.rmtree(part / name)
+
+
+def trainings(count: int, rng: random.Random, entry_point: Callable, names: Sequence[str]) -> Counter:
+    """Trains on folders of images, ``set0`` and so on, in the runs ``trained0`` and so on; some have a mutated flag."""
+    names = sorted(set(names) - _WITHOUT_END)
+    small = [value for value in _VALUES if not value.isdigit() or int(value) <= 28]
+    outcomes: Counter = Counter()
+    pathlib.Path("valid_images").mkdir()
+    valid = images(pathlib.Path("valid_images"))
+    for number in range(count):
+        image_folder(pathlib.Path(f"set{number}"), valid, rng)
+        line = [f"--workdir=trained{number}", f"--data_dir=set{number}", *_TINY, *rng.choice(_TRAININGS)]
+        if rng.random() < 0.3:
+            line.append(_argument(rng, names, small))
+        outcomes[called(entry_point, line)] += 1
+    return outcomes
+
+
+def evaluations(count: int, rng: random.Random, entry_point: Callable) -> Counter:
+    """Evaluates the runs that ``trainings`` made on their own and on other folders, and writes a page about each."""
+    outcomes: Counter = Counter()
+    runs = [path.parent for path in sorted(pathlib.Path().glob("trained*/results.json"))]
+    for run in runs:
+        other = f"set{rng.randrange(count)}"
+        lines = (
+            rng.choice(_EVALUATIONS),
+            [*rng.choice(_EVALUATIONS), f"--data_dir={other}"],
+            ["--report=report.html"],
+            ["--report=report.html", f"--data_dir={other}"],
+        )
+        for line in lines:
+            outcomes[called(entry_point, [f"--workdir={run}", *line])] += 1
+    return outcomes
+
+
 def _not_trained(config, network, train_split, validation, tests, workdir, on_epoch) -> None:
     """Stands for ``training.fit``: the network is built, its checkpoint and log are read, and nothing is trained."""
     del validation, tests, on_epoch
@@ -237,9 +330,16 @@ def _names() -> list[str]:
     return sorted({flag.name for module in own for flag in by_module.get(module, ())} - _LEFT_OUT)
 
 
-def _forget_flags(before: set[str]) -> None:
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
+@contextlib.contextmanager
+def _entry_point(name: str) -> Iterator[Callable]:
+    """Imports ``train`` or ``eval``, and takes it out again with its flags, which the other one defines too."""
+    before = set(flags.FLAGS)
+    try:
+        yield importlib.import_module(name).main
+    finally:
+        for flag in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, flag)
+        sys.modules.pop(name, None)
 
 
 @contextlib.contextmanager
@@ -253,39 +353,43 @@ def _inside(place: pathlib.Path):
         os.chdir(before)
 
 
-def fuzz(images_: int, lines: int, folders: int, seed: int) -> dict[str, dict[str, int]]:
+def fuzz(images_: int, lines: int, folders: int, trained: int, seed: int) -> dict[str, dict[str, int]]:
     """What becomes of so many inputs of each kind: how many are done, and how many are refused in one line.
+
+    Args:
+      images_: Damaged image files.
+      lines: Mutated command lines.
+      folders: Damaged run folders.
+      trained: Folders of images to train on.
+      seed: Seed of the damage.
 
     Raises:
       AssertionError: An entry point ended in another way.
     """
-    rng, before = random.Random(seed), set(flags.FLAGS)
-    totals: dict[str, Counter] = {"image files": Counter(), "flag lines": Counter(), "run folders": Counter()}
+    rng, rng_of_sets = random.Random(seed), random.Random(seed)
+    kinds = ("image files", "flag lines", "run folders", "trainings", "evaluations and reports")
+    totals: dict[str, Counter] = {kind: Counter() for kind in kinds}
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # Pillow's, of what it makes of damaged files
         stack.enter_context(_inside(pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))))
         stack.enter_context(mock.patch.object(sys, "path", [str(_ROOT), *sys.path]))
-        stack.enter_context(mock.patch.object(commands, "fit", _not_trained))
-        stack.callback(_forget_flags, before)
-        for name in ("eval", "train"):  # so that their flags are defined anew the next time
-            stack.callback(sys.modules.pop, name, None)
-        import eval as evaluation
-
         shutil.copytree(_RUN, "whole")
         Image.new("L", (28, 28), 9).save("digit.png")
-        totals["image files"] += image_files(images_, rng, evaluation.main, pathlib.Path.cwd())
-        totals["run folders"] += run_folders(folders // 2, rng, evaluation.main, ["--images=digit.png", "--format=csv"])
-        with (
-            mock.patch.object(commands, "evaluate_run", _not_computed),
-            mock.patch.object(report, "write", _not_computed),
-        ):
-            totals["flag lines"] += flag_lines(lines // 2, rng, evaluation.main, _names(), ["--workdir=whole"])
-        _forget_flags(before)
-        import train as training
-
-        totals["flag lines"] += flag_lines(lines - lines // 2, rng, training.main, _names(), ["--workdir=new"])
-        totals["run folders"] += run_folders(folders - folders // 2, rng, training.main, _CONTINUES)
+        with _entry_point("train") as training:
+            totals["trainings"] += trainings(trained, rng_of_sets, training, _names())
+        with _entry_point("eval") as evaluation:
+            totals["evaluations and reports"] += evaluations(trained, rng_of_sets, evaluation)
+            totals["image files"] += image_files(images_, rng, evaluation, pathlib.Path.cwd())
+            totals["run folders"] += run_folders(folders // 2, rng, evaluation, ["--images=digit.png", "--format=csv"])
+            with (
+                mock.patch.object(commands, "evaluate_run", _not_computed),
+                mock.patch.object(report, "write", _not_computed),
+            ):
+                totals["flag lines"] += flag_lines(lines // 2, rng, evaluation, _names(), ["--workdir=whole"])
+        with _entry_point("train") as training, mock.patch.object(commands, "fit", _not_trained):
+            totals["flag lines"] += flag_lines(lines - lines // 2, rng, training, _names(), ["--workdir=new"])
+            totals["run folders"] += run_folders(folders - folders // 2, rng, training, _CONTINUES)
     return {kind: {DONE: 0, REFUSED: 0, **outcomes} for kind, outcomes in totals.items()}
 
 
@@ -302,11 +406,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000, help="Damaged image files.")
     parser.add_argument("--lines", type=int, default=200, help="Mutated command lines.")
     parser.add_argument("--folders", type=int, default=100, help="Damaged run folders.")
+    parser.add_argument("--trainings", type=int, default=40, help="Folders of images to train on.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the damage.")
     parser.add_argument("--output", default="benchmarks/results/fuzz.json", help="JSON file to write.")
     given = parser.parse_args()
     began = time.monotonic()
-    counts = fuzz(given.images, given.lines, given.folders, given.seed)
+    counts = fuzz(given.images, given.lines, given.folders, given.trainings, given.seed)
     seconds = time.monotonic() - began
     rows = [(kind, sum(outcomes.values()), outcomes[DONE], outcomes[REFUSED], 0) for kind, outcomes in counts.items()]
     print(timing.table(("input", "tried", "done", "refused in one line", "tracebacks"), rows))

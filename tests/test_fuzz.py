@@ -11,12 +11,13 @@ from lcaps_jax.config import ConfigError
 
 def test_damaged_inputs_are_done_or_refused_in_one_line():
     before = set(flags.FLAGS)
-    counts = fuzz.fuzz(40, 10, 4, seed=1)
+    counts = fuzz.fuzz(40, 10, 4, 1, seed=2)
     assert {kind: sum(outcomes.values()) for kind, outcomes in counts.items()} == {
-        "image files": 40, "flag lines": 10, "run folders": 4
+        "image files": 40, "flag lines": 10, "run folders": 4, "trainings": 1, "evaluations and reports": 4
     }  # fmt: skip
     assert all(counts["image files"][outcome] > 5 for outcome in (fuzz.DONE, fuzz.REFUSED))
-    assert set(flags.FLAGS) == before and "eval" not in sys.modules
+    assert counts["trainings"][fuzz.DONE] and counts["evaluations and reports"][fuzz.DONE]
+    assert set(flags.FLAGS) == before and not {"eval", "train"} & set(sys.modules)
 
 
 def test_what_the_benchmark_takes_for_a_traceback():
