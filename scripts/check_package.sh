@@ -23,7 +23,10 @@ echo "-- what the files hold"
 python - "$wheel" "$sdist" "$work/source" <<'PY'
 import pathlib, re, sys, tarfile, zipfile
 
-DATA = {"lcaps_jax/mnist_framed.npz", "lcaps_jax/mnist_small.npz", "lcaps_jax/py.typed", "lcaps_jax/data/sample.npz"}
+DATA = {
+    "lcaps_jax/mnist_framed.npz", "lcaps_jax/mnist_small.npz", "lcaps_jax/py.typed", "lcaps_jax/data/sample.npz",
+    "lcaps_jax/views/network.png",
+}
 BESIDE = {"README.md", "LICENSE", "requirements.txt", "requirements/layers.txt", "train.py", "configs/quickstart.flags"}
 with zipfile.ZipFile(sys.argv[1]) as wheel:
     names = set(wheel.namelist())

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from lcaps_jax.config import Config
+from lcaps_jax.views import plots
 import workloads
 
 _TEXT = (workloads.REPOSITORY / "README.md").read_text()
@@ -81,6 +82,11 @@ def test_pictures_of_the_pages_are_small():
     pictures = list((workloads.REPOSITORY / "docs" / "images").iterdir())
     assert pictures
     assert [path.name for path in pictures if path.stat().st_size > 300_000] == [], "reduce its colours or its size"
+
+
+def test_the_network_of_the_pages_is_the_one_of_the_package():
+    copy = workloads.REPOSITORY / "docs" / "images" / plots.NETWORK.name
+    assert copy.read_bytes() == plots.NETWORK.read_bytes(), "python -m scripts.draw_network writes both"
 
 
 def test_the_pages_say_which_settings_follow_from_the_number_of_images():

@@ -28,6 +28,23 @@ _SHOWN = 8  # images of a set that are drawn with what the network makes of them
 _OFFSETS = np.linspace(-0.25, 0.25, 11)  # by which each dimension of a pose is moved, as in Sabour's Figure 4
 _DPI = 130
 
+# What a colour means, in every picture. They are Okabe's and Ito's, which colour-blind people tell apart too.
+TRUE = "#009E73"  # the true class, and what is right
+WRONG = "#D55E00"  # a class that was predicted and is not the true one, and what is wrong
+PREDICTED = "#333333"  # the predicted class where nobody has said which is true
+OTHER = "#BBBBBB"  # every other class
+KEPT = "#E69F00"  # kept capsules
+FRAME = "#56B4E9"  # the frame in which an image is seen
+
+# The ladder network, drawn by scripts/draw_network.py, which puts a copy into docs/images; and what it shows.
+NETWORK = pathlib.Path(__file__).with_name("network.png")
+NETWORK_CAPTION = (
+    "The ladder network in one drawing, which shows the idea and no trained network. Convolutions turn the image into "
+    "primary capsules. The K most active of them are kept, and the code vector says which. On the way up each class "
+    "makes one capsule of the kept ones, and on the way down it regresses the kept ones from that capsule. Where "
+    "both agree, the class is active."
+)
+
 
 def write_all(
     run: Run, workdir: pathlib.Path, evaluations: Mapping[str, Evaluation], splits: Mapping[str, TestSet]
