@@ -97,12 +97,14 @@ def _measure_alone(sweep: str, value: int, settings: dict) -> dict:
 
 
 def _draw(results: dict) -> Figure:
+    from lcaps_jax.views import plots  # here alone, because it would count into the memory of a point
+
     columns = -(-len(results) // 2)
     figure = Figure(figsize=(3.8 * columns, 6.4))
     for axes, (sweep, points) in zip(figure.subplots(2, columns, squeeze=False).ravel(), results.items()):
         measured = {int(value): point for value, point in points.items() if "seconds" in point}
         values, seconds = list(measured), [point["seconds"] for point in measured.values()]
-        axes.plot(values, seconds, "o-")
+        axes.plot(values, seconds, "o-", color=plots.AMOUNT)
         for place, point in zip(zip(values, seconds), measured.values()):
             memory = f"{point['peak_memory_gib']:.1f} GiB"
             axes.annotate(memory, place, fontsize=7, xytext=(3, -9), textcoords="offset points")
@@ -113,6 +115,7 @@ def _draw(results: dict) -> Figure:
         axes.minorticks_off()
         axes.margins(0.15)
         axes.grid(alpha=0.3, which="both")
+    figure.suptitle("Seconds of a training step; beside each point the peak memory")
     figure.tight_layout()
     return figure
 

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.cells import Cell
 from experiments.measurements import Measurement, collect, rounded
 from experiments.output import parameters, save_plot, write_table
-from experiments.plan import Plan
+from experiments.plan import CLASSES, Plan
 from lcaps_jax import data, parallel, runs
 from lcaps_jax.data import Split, affnist
 from lcaps_jax.data.resize import fit_size
@@ -54,7 +54,7 @@ def run(plan: Plan) -> None:
             errors = np.mean([turned[_name(angles)] for _, turned in found], axis=0)
             curves[name] = {robustness.ROTATION: (robustness.AMOUNTS[robustness.ROTATION], errors)}
     write_table(plan.workdir, "frames", rows)
-    save_plot(plan.workdir, "frames", plots.errors_under(curves))
+    save_plot(plan.workdir, "frames", plots.errors_under(curves, [CLASSES]))
 
 
 def _name(angles: Sequence[float]) -> str:

@@ -8,7 +8,7 @@ from experiments.measurements import Measurement, collect
 from experiments.output import write_table
 from experiments.plan import Plan
 from lcaps_jax import data
-from lcaps_jax.networks import Geometry
+from lcaps_jax.views.kept import selection
 
 _DIGITS = 1000
 
@@ -41,38 +41,3 @@ def run(plan: Plan) -> None:
     ]
     if rows:
         write_table(plan.workdir, "kept", rows)
-
-
-def selection(index: np.ndarray, labels: np.ndarray, sizes: Geometry) -> dict[str, float]:
-    """How much the selections of different images have in common.
-
-    Args:
-      index: Indices of the capsules that each image keeps, ``[N, K]``.
-      labels: Class of each image, ``[N]``; some class has at least two.
-      sizes: Grid of capsules.
-
-    Returns:
-      Counts: ``k``, ``capsules``, ``types``; ``ever``, capsules that any image keeps, and ``types_ever`` of them. Mean
-      shares of the K that two images have in common: ``in_common`` of any two, ``in_common_of_class`` of one class.
-      Selections at random among those that are ever kept would have ``k / ever``.
-    """
-    count, k = index.shape
-    is_kept = np.zeros((count, sizes.capsules), bool)
-    np.put_along_axis(is_kept, index, True, axis=1)
-    ever = np.flatnonzero(is_kept.any(axis=0))
-
-    def in_common(groups):
-        """Mean share over ordered pairs of different images, by how many of a group keep a capsule."""
-        pairs = sum(len(group) * (len(group) - 1) for group in groups)
-        times = [group.sum(axis=0, dtype=int) for group in groups]
-        return float(sum(np.sum(each * (each - 1)) for each in times) / (pairs * k))
-
-    return {
-        "k": k,
-        "capsules": sizes.capsules,
-        "types": sizes.types,
-        "ever": len(ever),
-        "types_ever": len(np.unique(ever % sizes.types)),
-        "in_common": in_common([is_kept]),
-        "in_common_of_class": in_common([is_kept[labels == label] for label in np.unique(labels)]),
-    }

@@ -10,7 +10,7 @@ from experiments import ablations
 from experiments.cells import cell_of
 from experiments.measurements import Measurement, collect, rounded
 from experiments.output import save_plot, write_table
-from experiments.plan import Plan
+from experiments.plan import CLASSES, Plan
 from lcaps_jax import data, parallel
 from lcaps_jax.data import Affnist, Split, affnist, expanded_mnist
 from lcaps_jax.data.resize import fit_size
@@ -73,7 +73,7 @@ def _errors_by(plan: Plan, split: Affnist, wrong: Mapping[str, np.ndarray]) -> N
     edges = [0, *range(expanded_mnist.MAX_SHIFT + 1, 2 * expanded_mnist.MAX_SHIFT + 2, 2)]
     edges.append(max(*edges, farthest.max()) + 1)
     quantities["shift from the middle (pixels)"] = farthest, np.array(edges)
-    save_plot(plan.workdir, "robustness", plots.errors_by(quantities, wrong))
+    save_plot(plan.workdir, "robustness", plots.errors_by(quantities, wrong, [CLASSES]))
     rows = [
         {"quantity": quantity, "from": f"{low:.2f}", "below": f"{high:.2f}", "images": count, **errors}
         for quantity, (values, edges) in quantities.items()

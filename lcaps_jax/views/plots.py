@@ -1,18 +1,24 @@
 """The plots of a run: curves, matrices, and images with what a network makes of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+import dataclasses
 import functools
 import pathlib
 import re
+import textwrap
 
 import jax
 from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Polygon
+from matplotlib.patches import Circle, Patch, Polygon
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import LogLocator, NullFormatter
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from lcaps_jax import frames
 from lcaps_jax.data import Split, TestSet
@@ -20,10 +26,12 @@ from lcaps_jax.data.augment import Array
 from lcaps_jax.networks import Geometry, NetworkOutput
 from lcaps_jax.runs import Run
 from lcaps_jax.training import Evaluation, read_metrics
+from lcaps_jax.views import kept
 
 FOLDER = "figures"
 _PROFILE_CAPSULES = 300  # as in the paper's Figure 4
 _MISTAKES = 25
+_IN_A_ROW = 4  # images, so that they are large enough on a phone too
 _SHOWN = 8  # images of a set that are drawn with what the network makes of them
 _OFFSETS = np.linspace(-0.25, 0.25, 11)  # by which each dimension of a pose is moved, as in Sabour's Figure 4
 _DPI = 130
@@ -35,6 +43,13 @@ PREDICTED = "#333333"  # the predicted class where nobody has said which is true
 OTHER = "#BBBBBB"  # every other class
 KEPT = "#E69F00"  # kept capsules
 FRAME = "#56B4E9"  # the frame in which an image is seen
+AMOUNT, SECOND = "#0072B2", "#CC79A7"  # how much there is of something, and of something else beside it
+CHANCE = "#777777"  # the error of guessing
+# Several networks or sets, which differ in their dashes and marks where there are more of them than colours without
+# another meaning.
+SERIES = cycler(linestyle=["-", "--", ":"], marker=["o", "s", "^"]) * cycler(color=[AMOUNT, SECOND, "#000000"])
+_SMALL_PRINT = "#555555"
+_MISTAKEN = LinearSegmentedColormap.from_list("mistaken", ["white", WRONG])
 
 # The ladder network, drawn by scripts/draw_network.py, which puts a copy into docs/images; and what it shows.
 NETWORK = pathlib.Path(__file__).with_name("network.png")
@@ -46,17 +61,69 @@ NETWORK_CAPTION = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of picture of a run.
+
+    Attributes:
+      title: Heading over such pictures.
+      caption: What is seen and how to read it; ``{name}`` stands for the name of the set.
+    """
+
+    title: str
+    caption: str
+
+
+# By the beginning of the names of their files, in the order in which people look at them.
+KINDS: Mapping[str, Kind] = {
+    "training_curve": Kind(
+        "Training",
+        "Error and loss against epochs; both upright axes are logarithmic. The thin line is of batches of training "
+        "images, the others are of whole sets. A network that guesses errs as the grey line says.",
+    ),
+    "confusion": Kind(
+        "Confusion",
+        "The images of {name} by true class (rows) and predicted class (columns). Those on the green diagonal are "
+        "right. The darker another cell, the more often its row is taken for its column.",
+    ),
+    "mistakes": Kind(
+        "Worst mistakes",
+        "The mistakes on {name} of which the network was surest. Above each image stand its true class in green, the "
+        "predicted one below it, and the margin: the activity of the predicted class less that of the true one.",
+    ),
+    "capsules": Kind(
+        "Where the kept capsules sit",
+        "The first images of {name}. An orange dot is the middle of what capsules at one place see, larger where more "
+        "of them are kept. The bars below are the activities of the classes, with the true class in green.",
+    ),
+    "reconstructions": Kind(
+        "Reconstructions",
+        "The first images of {name}, and below each what the decoder draws of the pose of the predicted class.",
+    ),
+    "perturbations": Kind(
+        "What the dimensions of a pose stand for",
+        "What the decoder draws of the first image of {name} as one dimension of its pose is moved, a row for each. "
+        "The middle column is the pose as it is. A row that changes in one way shows what its dimension stands for.",
+    ),
+    "activity": Kind(
+        "Activity of the primary capsules",
+        "The mean activity of the most active primary capsules over {name}, from the most active on. Orange dots say "
+        "how often each is kept: where they fall from 1 to 0 at once, all images keep the same capsules.",
+    ),
+}
+
+
 def write_all(
     run: Run, workdir: pathlib.Path, evaluations: Mapping[str, Evaluation], splits: Mapping[str, TestSet]
 ) -> None:
     """Draws a run: its training curve, and for each set what was measured and what the network makes of some images."""
     names = run.class_names
-    save(training_curve(read_metrics(workdir)), workdir, "training_curve")
+    _save_kind(training_curve(read_metrics(workdir), len(names)), workdir, "training_curve")
     for name, evaluation in evaluations.items():
-        save(confusion_matrix(evaluation, names, name), workdir, f"confusion_{name}")
+        _save_kind(confusion_matrix(evaluation, names, name), workdir, "confusion", name)
         if evaluation.primary_activity is not None:
-            save(activity_profile(evaluation, name), workdir, f"activity_{name}")
-        save(worst_mistakes(evaluation, splits[name], names, name), workdir, f"mistakes_{name}")
+            _save_kind(activity_profile(evaluation, name), workdir, "activity", name)
+        _save_kind(worst_mistakes(evaluation, splits[name], names, name), workdir, "mistakes", name)
     for name in evaluations:
         _write_examples(run, workdir, splits[name], name)
 
@@ -66,13 +133,14 @@ def _write_examples(run: Run, workdir: pathlib.Path, split: TestSet, name: str) 
     shown = split.take(np.arange(min(_SHOWN, len(split))))
     output = run(shown.images)
     if output.index is not None:
-        save(kept_capsules(shown, output, run.geometry, run.class_names, name), workdir, f"capsules_{name}")
+        figure = kept_capsules(shown, output, run.geometry, run.class_names, name)
+        _save_kind(figure, workdir, "capsules", name, kept.in_words(shown, output, run.geometry))
     if output.reconstruction is not None:
-        save(reconstructions(shown, output, run.class_names, name), workdir, f"reconstructions_{name}")
+        _save_kind(reconstructions(shown, output, run.class_names, name), workdir, "reconstructions", name)
         seen = (shown.images if output.picture is None else output.picture).shape[1:]
         if (images := _perturbed(run, output.pose[0], shown.labels[0], seen)) is not None:
             picture = perturbations(images, _OFFSETS, run.class_names[shown.labels[0]])
-            save(picture, workdir, f"perturbations_{name}")
+            _save_kind(picture, workdir, "perturbations", name)
 
 
 def _perturbed(run: Run, pose: Array, label: int, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -86,25 +154,41 @@ def _perturbed(run: Run, pose: Array, label: int, shape: tuple[int, ...]) -> np.
     return None if images is None else images.reshape(dim, len(_OFFSETS), *shape)
 
 
-def save(figure: Figure, workdir: pathlib.Path, name: str) -> pathlib.Path:
+def save(figure: Figure, workdir: pathlib.Path, name: str, caption: str = "") -> pathlib.Path:
     """Writes a plot of a run into the folder of its plots, and returns the path."""
-    return save_in(workdir / FOLDER, figure, name)
+    return save_in(workdir / FOLDER, figure, name, caption)
 
 
-def save_in(place: pathlib.Path, figure: Figure, name: str) -> pathlib.Path:
-    """Writes a picture into a folder, which may be new, and returns the path."""
+def save_in(place: pathlib.Path, figure: Figure, name: str, caption: str = "") -> pathlib.Path:
+    """Writes a picture into a folder, which may be new, with its caption inside, and returns the path."""
     place.mkdir(parents=True, exist_ok=True)
     path = place / (re.sub(r"[^\w.-]+", "_", name) + ".png")  # TFDS has names as emnist/balanced
-    figure.savefig(path, dpi=_DPI, bbox_inches="tight")
+    metadata = {"Description": _without_surrogates(caption)} if caption else {}
+    figure.savefig(path, dpi=_DPI, bbox_inches="tight", metadata=metadata)
     return path
 
 
-def _plain(name: str) -> str:
-    """A name for Matplotlib to show as it is, because text between dollar signs would become a formula.
+def _save_kind(figure: Figure, workdir: pathlib.Path, kind: str, name: str = "", measured: str = "") -> None:
+    """Writes a picture of a kind, with the sentences of the kind and those that were measured as its caption."""
+    caption = " ".join(filter(None, (KINDS[kind].caption.format(name=name), measured)))
+    save(figure, workdir, f"{kind}_{name}" if name else kind, caption)
 
-    The bytes of a file's name that are not UTF-8, which no font has, become backslashes and numbers.
-    """
-    return name.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+
+def caption_of(path: pathlib.Path, kind: str) -> str:
+    """The caption of a picture of a kind: the one in the file, and for pictures that were drawn without, the kind's."""
+    with Image.open(path) as image:
+        own = getattr(image, "text", {}).get("Description")
+    return own or KINDS[kind].caption.format(name=path.stem.removeprefix(f"{kind}_"))
+
+
+def _without_surrogates(name: str) -> str:
+    """A name that can be written: the bytes of a file's name that are not UTF-8 become backslashes and numbers."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _plain(name: str) -> str:
+    """A name for Matplotlib to show as it is, because text between dollar signs would become a formula."""
+    return _without_surrogates(name).replace("$", r"\$")
 
 
 def show_image(axes, image: np.ndarray) -> None:
@@ -113,46 +197,66 @@ def show_image(axes, image: np.ndarray) -> None:
     axes.axis("off")
 
 
-def training_curve(lines: Sequence[dict]) -> Figure:
-    """Loss and error against epochs, from the lines of ``metrics.jsonl``."""
-    figure = Figure(figsize=(9, 3.6))
-    for axes, quantity, unit in zip(figure.subplots(1, 2), ("loss", "error"), ("", " (%)")):
+def training_curve(lines: Sequence[dict], classes: int) -> Figure:
+    """Error above loss against epochs, from the lines of ``metrics.jsonl`` of a network with so many classes."""
+    figure = Figure(figsize=(6, 5.4), layout="constrained")
+    for axes, quantity, unit in zip(figure.subplots(2, 1, sharex=True), ("error", "loss"), (" (%)", "")):
+        axes.set_prop_cycle(SERIES)
+        highest = 0.0
         for split in sorted({line["split"] for line in lines}, key=lambda split: (split != "train", split)):
             points = [
                 (line["epoch"], line[quantity]) for line in lines if line["split"] == split and line[quantity] > 0
             ]
-            style = {"linewidth": 0.8, "alpha": 0.7} if split == "train" else {"marker": "o", "markersize": 3}
+            style = {"linewidth": 0.8, "alpha": 0.7, "marker": ""} if split == "train" else {"markersize": 3}
             axes.plot(*zip(*points) if points else ((), ()), label=_plain(split), **style)
-        axes.set(xlabel="epoch", title=quantity + unit, yscale="log")
+            highest = max((highest, *(value for _, value in points)))
+        if quantity == "error":
+            _show_chance(axes, [classes], highest)
+        axes.set(ylabel=quantity + unit, yscale="log")
         axes.grid(alpha=0.3, which="both")
         if lines:
             axes.legend()
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("epoch")
     last = {line["split"]: line["error"] for line in lines if line["split"] != "train"}
     figure.suptitle(", ".join(f"{_plain(split)}: {error:.2f} % error" for split, error in last.items()))
-    figure.tight_layout()
     return figure
 
 
+def _show_chance(axes, classes: Collection[int], highest: float, labelled: bool = True) -> None:
+    """Draws a line at the error of guessing among each of these numbers of classes, in percent.
+
+    It is left out where no error, of which the highest is given, comes near it: it would flatten the curves.
+    """
+    for chance in sorted({100 * (1 - 1 / number) for number in classes}):
+        if highest >= chance / 2:
+            axes.axhline(chance, color=CHANCE, linewidth=0.8, zorder=1)
+            axes.annotate(
+                f"chance, {chance:.3g} %" if labelled else "", (0.99, chance), xycoords=axes.get_yaxis_transform(),
+                xytext=(0, -2), textcoords="offset points", ha="right", va="top", fontsize=8, color=CHANCE,
+            )  # fmt: skip
+
+
 def confusion_matrix(evaluation: Evaluation, class_names: Sequence[str], name: str) -> Figure:
-    """Images by true and predicted class; the mistakes are coloured, by their number."""
+    """Images by true and predicted class; the mistakes are coloured by their number, and what is right is green."""
     class_names = list(map(_plain, class_names))
     mistakes = evaluation.confusion.copy()
     np.fill_diagonal(mistakes, 0)
     size = min(max(5.0, 0.4 * len(class_names)), 14.0)
     figure = Figure(figsize=(size, size))
     axes = figure.subplots()
-    axes.imshow(mistakes, cmap="Reds")
+    axes.imshow(mistakes, cmap=_MISTAKEN)
     if len(class_names) <= 30:
         for row, column in np.ndindex(*mistakes.shape):
             count = evaluation.confusion[row, column]
             if count:
                 dark = mistakes[row, column] > 0.6 * max(1, mistakes.max())
                 axes.text(
-                    column, row, str(count), ha="center", va="center", fontsize=8, color="white" if dark else "black"
-                )
+                    column, row, str(count), ha="center", va="center", fontsize=8,
+                    color=TRUE if row == column else "white" if dark else "black",
+                )  # fmt: skip
         axes.set_xticks(range(len(class_names)), class_names, rotation=90 if max(map(len, class_names)) > 2 else 0)
         axes.set_yticks(range(len(class_names)), class_names)
     axes.set(
@@ -164,12 +268,12 @@ def confusion_matrix(evaluation: Evaluation, class_names: Sequence[str], name: s
 def activity_profile(evaluation: Evaluation, name: str) -> Figure:
     """Mean activity of the most active primary capsules, ranked by it, and how often each is kept (paper, Figure 4)."""
     ranked = np.argsort(-evaluation.primary_activity, kind="stable")[:_PROFILE_CAPSULES]
-    figure = Figure(figsize=(7, 3.6))
+    figure = Figure(figsize=(6, 3.6))
     axes = figure.subplots()
-    axes.bar(np.arange(len(ranked)), evaluation.primary_activity[ranked], width=1, label="mean activity")
+    axes.bar(np.arange(len(ranked)), evaluation.primary_activity[ranked], 1, color=AMOUNT, label="mean activity")
     if evaluation.kept is not None:
-        kept = evaluation.kept[ranked]
-        axes.plot(kept, ".", color="tab:red", markersize=3, label="share of images in which it is kept")
+        share = evaluation.kept[ranked]
+        axes.plot(share, ".", color=KEPT, markersize=3, label="share of images in which it is kept")
     count = len(evaluation.primary_activity)
     axes.set(xlabel=f"the {len(ranked)} most active of {count} primary capsules", ylim=(0, 1.03), title=_plain(name))
     axes.legend()
@@ -183,7 +287,7 @@ def worst_mistakes(evaluation: Evaluation, split: TestSet, class_names: Sequence
     worst = wrong[np.argsort(-evaluation.margin[wrong], kind="stable")][:_MISTAKES]
     columns = 5
     rows = max(1, -(-len(worst) // columns))
-    figure = Figure(figsize=(1.5 * columns, 1.75 * rows + 0.5))
+    figure = Figure(figsize=(1.25 * columns, 1.75 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
@@ -191,16 +295,26 @@ def worst_mistakes(evaluation: Evaluation, split: TestSet, class_names: Sequence
     for axes, i, image, label in zip(grid, worst, shown.images, shown.labels):
         show_image(axes, image)
         true, predicted = class_names[label], class_names[evaluation.predicted[i]]
-        axes.set_title(f"{true} taken for {predicted}\nmargin {evaluation.margin[i]:.2f}", fontsize=8)
+        _write_above(
+            axes, (f"margin {evaluation.margin[i]:.2f}", _SMALL_PRINT), (f"as {predicted}", WRONG), (true, TRUE)
+        )
     figure.suptitle(f"{_plain(name)}: the {len(worst)} worst of {len(wrong)} mistakes")
-    figure.tight_layout()
     return figure
+
+
+def _write_above(axes, *lines: tuple[str, str]) -> None:
+    """Writes lines of their own colours above a picture, the lowest first."""
+    for i, (words, colour) in enumerate(lines):
+        axes.annotate(
+            words, (0.5, 1), xycoords="axes fraction", xytext=(0, 2 + 10 * i), textcoords="offset points", ha="center",
+            va="bottom", fontsize=8, color=colour,
+        )  # fmt: skip
 
 
 def kept_capsules(
     split: Split, output: NetworkOutput, sizes: Geometry, class_names: Sequence[str], name: str
 ) -> Figure:
-    """Images with the places of their kept capsules over them, and the activity of each class below.
+    """Images with the places of their kept capsules over them, the activity of each class below, and what this says.
 
     Args:
       split: Images and labels.
@@ -211,35 +325,53 @@ def kept_capsules(
 
     Returns:
       The figure. A dot is the centre of what the capsules at that position see, larger where more of them are kept.
+      Below all stand the sentences of ``kept.in_words``.
     """
     class_names = list(map(_plain, class_names))
-    count = len(split)
-    figure = Figure(figsize=(1.8 * count, 3.6))
-    rows = figure.subplots(2, count, squeeze=False, height_ratios=(1.3, 1))
-    most = max(_kept_by_place(index, sizes)[1].max() for index in output.index)
-    for i in range(count):
-        show_image(rows[0, i], split.images[i])
-        _show_kept(rows[0, i], output, i, sizes, most)
+    columns, count = min(_IN_A_ROW, len(split)), len(split)
+    blocks = -(-count // columns)
+    figure = Figure(figsize=(max(1.6 * columns, 5), 2.8 * blocks + 0.6), layout="constrained")
+    rows = figure.subplots(2 * blocks, columns, squeeze=False, height_ratios=(1.5, 1) * blocks)
+    most = max(kept.by_place(index, sizes)[1].max() for index in output.index)
+    for i in range(blocks * columns):
+        block, column = divmod(i, columns)
+        above, below = rows[2 * block : 2 * block + 2, column]
+        if i >= count:
+            above.axis("off")
+            below.axis("off")
+            continue
+        show_image(above, split.images[i])
+        _show_kept(above, output, i, sizes, most)
         activity = np.asarray(output.activity[i])
         predicted, true = int(np.argmax(activity)), int(split.labels[i])
-        colours = [
-            "tab:green" if j == true else "tab:red" if j == predicted else "tab:gray" for j in range(len(activity))
-        ]
-        rows[1, i].bar(np.arange(len(activity)), activity, color=colours)
-        rows[1, i].set(ylim=(0, 1), yticks=[0, 1] if i == 0 else [])
+        colours = [TRUE if j == true else WRONG if j == predicted else OTHER for j in range(len(activity))]
+        below.bar(np.arange(len(activity)), activity, color=colours)
+        below.set(ylim=(0, 1), yticks=[0, 1] if column == 0 else [])
         if len(class_names) <= 10 and max(map(len, class_names)) <= 2:
-            rows[1, i].set_xticks(range(len(class_names)), class_names, fontsize=7)
+            below.set_xticks(range(len(class_names)), class_names, fontsize=7)
         else:
-            rows[1, i].set(xticks=[], xlabel=f"{class_names[true]} as {class_names[predicted]}")
-    rows[1, 0].set_ylabel("class activity")
-    figure.suptitle(f"{_plain(name)}: where the {output.index.shape[1]} kept of {sizes.capsules} primary capsules sit")
-    figure.tight_layout()
+            below.set(xticks=[], xlabel=f"{class_names[true]} as {class_names[predicted]}")
+        if column == 0:
+            below.set_ylabel("activity of\nthe classes", fontsize=8)
+    meanings: list[Artist] = [Line2D([], [], color=KEPT, marker="o", linestyle="", label="kept capsules")]
+    if output.frame is not None:
+        meanings.append(Line2D([], [], color=FRAME, label="what the network sees"))
+    meanings += [
+        Patch(color=colour, label=meaning)
+        for colour, meaning in ((TRUE, "true class"), (WRONG, "wrongly predicted"), (OTHER, "other classes"))
+    ]
+    title = f"{_plain(name)}: where the {output.index.shape[1]} kept of {sizes.capsules} primary capsules sit"
+    figure.legend(
+        handles=meanings, loc="outside upper center", ncols=3, fontsize=8, frameon=False, title=title, title_fontsize=11
+    )
+    _write_below(figure, kept.in_words(split, output, sizes))
     return figure
 
 
-def _kept_by_place(index: Array, sizes: Geometry) -> tuple[np.ndarray, np.ndarray]:
-    """Places where capsules ``[K]`` are kept, row by row, and how many at each."""
-    return np.unique(np.asarray(index) // sizes.types, return_counts=True)
+def _write_below(figure: Figure, words: str) -> None:
+    """Writes sentences below all axes, in lines of the figure's width."""
+    lines = textwrap.fill(words.replace(" %", "\N{NO-BREAK SPACE}%"), round(13 * figure.get_figwidth()))
+    figure.supxlabel(lines, fontsize=8.5, color=_SMALL_PRINT)
 
 
 def _show_kept(axes, output: NetworkOutput, i: int, sizes: Geometry, most: int | None = None) -> None:
@@ -247,23 +379,21 @@ def _show_kept(axes, output: NetworkOutput, i: int, sizes: Geometry, most: int |
 
     Where the image was seen in a frame, the frame is drawn too, and the dots lie in it.
     """
-    places, kept = _kept_by_place(output.index[i], sizes)
-    centres = sizes.stride * np.stack(np.divmod(places, sizes.grid), axis=1) + (sizes.receptive_field - 1) / 2
-    diameters = sizes.stride * np.sqrt(kept / (most or kept.max()))
+    centres, counts = kept.centres(output, i, sizes)
+    diameters = sizes.stride * np.sqrt(counts / (most or counts.max()))
     if output.frame is not None:
-        frame, size = jax.tree.map(lambda x: x[i], output.frame), output.picture.shape[1]
-        centres = np.asarray(frames.to_image(frame, centres, size))
+        frame = jax.tree.map(lambda x: x[i], output.frame)
         diameters = diameters * np.sqrt(abs(np.linalg.det(frame.matrix)))
-        _show_frame(axes, frame, size)
+        _show_frame(axes, frame, output.picture.shape[1])
     for (y, x), diameter in zip(centres, diameters):
-        axes.add_patch(Circle((x, y), diameter / 2, color="tab:orange", alpha=0.75, linewidth=0))
+        axes.add_patch(Circle((x, y), diameter / 2, color=KEPT, alpha=0.75, linewidth=0))
 
 
 def _show_frame(axes, frame: frames.Frame, size: int) -> None:
     """Draws the frame in which an image was seen, a parallelogram whose upper side is drawn thicker."""
     corners = np.asarray(frames.outline(frame, size))[:, ::-1]
-    axes.add_patch(Polygon(corners, fill=False, edgecolor="tab:cyan", linewidth=1))
-    axes.add_line(Line2D(*corners[:2].T, color="tab:cyan", linewidth=2.5))
+    axes.add_patch(Polygon(corners, fill=False, edgecolor=FRAME, linewidth=1))
+    axes.add_line(Line2D(*corners[:2].T, color=FRAME, linewidth=2.5))
 
 
 # Part of a picture's side that an object fills in its frame, as MNIST's digits fill 20 of 28 pixels.
@@ -306,9 +436,9 @@ def poses(
             below = functools.partial(axis.text, transform=axis.transAxes, ha="center", va="top")
             below(
                 0.5, -0.05, f"{predicted} {_RIGHT if right else _WRONG}", fontsize=12, fontweight="bold",
-                color="tab:green" if right else "tab:red",
+                color=TRUE if right else WRONG,
             )  # fmt: skip
-            below(0.5, -0.24, f"errs {errors[name][column]:.1f} %", fontsize=8, color="dimgray")
+            below(0.5, -0.24, f"errs {errors[name][column]:.1f} %", fontsize=8, color=_SMALL_PRINT)
             if column == 0:
                 axis.text(-0.1, 0.5, name, transform=axis.transAxes, rotation=90, ha="center", va="center", fontsize=10)
     return figure
@@ -319,7 +449,8 @@ def classified(
 ) -> Figure:
     """An image ``[I, I, C]`` uint8 with the places of its kept capsules, and its class activities.
 
-    Without kept capsules no places are shown. Of more than ten classes the ten most active are.
+    The predicted class is dark and not green, because nobody has said whether it is the true one. Without kept
+    capsules no places are shown. Of more than ten classes the ten most active are.
     """
     class_names = list(map(_plain, class_names))
     figure = Figure(figsize=(6.2, 3.2))
@@ -327,13 +458,14 @@ def classified(
     show_image(left, image)
     if output.index is not None:
         _show_kept(left, output, 0, sizes)
+        left.set_title("where its kept capsules sit", fontsize=9)
     activity = np.asarray(output.activity[0])
     best = np.sort(np.argsort(-activity, kind="stable")[:10])
     predicted = int(np.argmax(activity))
     right.barh(
         [class_names[j] for j in best],
         activity[best],
-        color=["tab:green" if j == predicted else "tab:gray" for j in best],
+        color=[PREDICTED if j == predicted else OTHER for j in best],
     )
     right.set(xlim=(0, 1), xlabel="class activity")
     right.invert_yaxis()
@@ -380,19 +512,25 @@ def explained(image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, 
 def reconstructions(split: Split, output: NetworkOutput, class_names: Sequence[str], name: str) -> Figure:
     """Images above what CapsNet's decoder makes of the pose of the predicted class."""
     class_names = list(map(_plain, class_names))
-    count = len(split)
-    figure = Figure(figsize=(1.3 * count, 3.3))
-    rows = figure.subplots(2, count, squeeze=False)
+    columns, count = min(_IN_A_ROW, len(split)), len(split)
+    blocks = -(-count // columns)
+    figure = Figure(figsize=(max(1.4 * columns, 5), 3.4 * blocks + 0.5), layout="constrained")
+    rows = figure.subplots(2 * blocks, columns, squeeze=False)
     images = split.images if output.picture is None else _as_uint8(np.asarray(output.picture))
     decoded = _as_uint8(np.asarray(output.reconstruction).reshape(images.shape))
+    for axes in rows.ravel():
+        axes.axis("off")
     for i in range(count):
-        show_image(rows[0, i], images[i])
-        show_image(rows[1, i], decoded[i])
-        predicted = class_names[int(np.argmax(output.activity[i]))]
-        rows[0, i].set_title(class_names[split.labels[i]], fontsize=8)
-        rows[1, i].set_title(f"as {predicted}", fontsize=8)
-    figure.suptitle(f"{_plain(name)}: images, and their reconstructions from the pose of the predicted class")
-    figure.tight_layout()
+        block, column = divmod(i, columns)
+        above, below = rows[2 * block : 2 * block + 2, column]
+        true, predicted = int(split.labels[i]), int(np.argmax(output.activity[i]))
+        show_image(above, images[i])
+        show_image(below, decoded[i])
+        _write_above(above, (class_names[true], TRUE))
+        _write_above(below, (f"drawn as {class_names[predicted]}", TRUE if predicted == true else WRONG))
+    figure.suptitle(
+        f"{_plain(name)}: images, and below each the decoder's\ndrawing from the pose of the predicted class"
+    )
     return figure
 
 
@@ -406,10 +544,13 @@ def perturbations(images: np.ndarray, offsets: np.ndarray, class_name: str) -> F
         show_image(grid[i, j], decoded[i, j])
         if i == 0:
             grid[0, j].set_title(f"{offsets[j]:+.2f}", fontsize=7)
+        if j == 0:
+            grid[i, 0].text(-0.1, 0.5, str(i + 1), transform=grid[i, 0].transAxes, ha="right", va="center", fontsize=7)
     figure.suptitle(
-        f"A {_plain(class_name)}, reconstructed as each of the {dims} dimensions of its pose is moved", fontsize=9
-    )
-    figure.subplots_adjust(wspace=0.05, hspace=0.05, top=0.93, left=0.01, right=0.99, bottom=0.01)
+        f"A {_plain(class_name)}, drawn as each of the {dims} dimensions of its pose (rows)\n"
+        "is moved by so much (columns)", fontsize=9,
+    )  # fmt: skip
+    figure.subplots_adjust(wspace=0.05, hspace=0.05, top=0.92, left=0.03, right=0.99, bottom=0.01)
     return figure
 
 
@@ -422,12 +563,12 @@ def lengths_and_couplings(activity: np.ndarray, coupling: np.ndarray, shown: int
     ranked = np.argsort(-activity, kind="stable")[:shown]
     figure = Figure(figsize=(7, 3.4))
     left = figure.subplots()
-    left.bar(np.arange(len(ranked)), activity[ranked], width=1, color="tab:blue", alpha=0.7)
+    left.bar(np.arange(len(ranked)), activity[ranked], width=1, color=AMOUNT, alpha=0.7)
     left.set(xlabel=f"the {len(ranked)} most active of {len(activity)} primary capsules", ylim=(0, 1))
-    left.set_ylabel("mean length", color="tab:blue")
+    left.set_ylabel("mean length", color=AMOUNT)
     right = left.twinx()
-    right.bar(np.arange(len(ranked)), coupling[ranked], width=0.5, color="tab:red", alpha=0.7)
-    right.set_ylabel("mean coupling coefficient to the class", color="tab:red")
+    right.bar(np.arange(len(ranked)), coupling[ranked], width=0.5, color=SECOND)
+    right.set_ylabel("mean coupling coefficient to the class", color=SECOND)
     figure.tight_layout()
     return figure
 
@@ -439,10 +580,13 @@ def activity_levels(activities: Mapping[int, np.ndarray]) -> Figure:
         figure.subplots(1, len(activities), sharey=True, squeeze=False)[0], activities.items()
     ):
         ranked = np.sort(activity)[::-1][:_PROFILE_CAPSULES]
-        axes.bar(np.arange(len(ranked)), ranked, width=1)
-        axes.axvline(k - 0.5, color="tab:red", linewidth=0.8)
+        bars = np.arange(len(ranked))
+        axes.bar(bars, ranked, width=1, color=[KEPT if i < k else AMOUNT for i in bars])
         axes.set(title=f"K={k}", ylim=(0, 1), xlabel=f"the {len(ranked)} most active of {len(activity)}")
     figure.axes[0].set_ylabel("mean activity")
+    figure.axes[-1].legend(
+        handles=[Patch(color=KEPT, label="the K most active"), Patch(color=AMOUNT, label="the rest")]
+    )
     figure.tight_layout()
     return figure
 
@@ -473,10 +617,12 @@ def _ranges(values: np.ndarray, edges: np.ndarray) -> Iterator[tuple[float, floa
         yield float(edges[i]), float(edges[i + 1]), place == i
 
 
-def errors_by(quantities: Mapping[str, tuple[np.ndarray, np.ndarray]], wrong: Mapping[str, np.ndarray]) -> Figure:
+def errors_by(
+    quantities: Mapping[str, tuple[np.ndarray, np.ndarray]], wrong: Mapping[str, np.ndarray], classes: Collection[int]
+) -> Figure:
     """Error against each quantity ``[N]``, of networks with these mistakes ``[N]`` by name.
 
-    A point is one range between edges, at the mean of the values in it.
+    A point is one range between edges, at the mean of the values in it. ``classes`` is as for ``errors_under``.
     """
     errors: dict[str, dict] = {name: {} for name in wrong}
     for quantity, (values, edges) in quantities.items():
@@ -484,19 +630,34 @@ def errors_by(quantities: Mapping[str, tuple[np.ndarray, np.ndarray]], wrong: Ma
         lines = binned_errors(values, edges, wrong)
         for name in wrong:
             errors[name][quantity] = means, np.array([of_range[name] for *_, of_range in lines])
-    return errors_under(errors)
+    return errors_under(errors, classes)
 
 
-def errors_under(errors: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> Figure:
-    """Error in percent against the amount of each kind of transformation, of networks by name."""
+def errors_under(errors: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], classes: Collection[int]) -> Figure:
+    """Error in percent against the amount of each kind of transformation, of networks by name.
+
+    Args:
+      errors: Amounts and errors by network and kind.
+      classes: Numbers of classes of the networks, for the errors of guessing.
+    """
     kinds = list(next(iter(errors.values())))
-    figure = Figure(figsize=(3 * len(kinds), 3.2), layout="constrained")
-    for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds):
+    columns = 1 if len(kinds) == 1 else 2 if len(kinds) <= 4 else 3
+    rows = -(-len(kinds) // columns)
+    figure = Figure(figsize=(max(6, 3 * columns), 2.7 * rows + 0.6), layout="constrained")
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    highest = max(float(np.max(values)) for by_kind in errors.values() for _, values in by_kind.values())
+    for axes, kind in zip(grid, kinds):
+        axes.set_prop_cycle(SERIES)
         for name, by_kind in errors.items():
-            axes.plot(*by_kind[kind], "o-", markersize=3, label=_plain(name))
+            axes.plot(*by_kind[kind], markersize=3, label=_plain(name))
+        _show_chance(axes, classes, highest, labelled=axes is grid[0])
         axes.set(xlabel=kind)
         axes.grid(alpha=0.3)
-    figure.axes[0].set(ylabel="error (%)", ylim=(0, None))  # shared by all axes; it ends at the highest curve
+    for axes in grid[len(kinds) :]:
+        axes.remove()
+    for axes in grid[::columns]:
+        axes.set_ylabel("error (%)")
+    figure.axes[0].set_ylim(0, None)  # shared by all axes; it ends at the highest curve
     _legend_above(figure)
     return figure
 
@@ -504,7 +665,8 @@ def errors_under(errors: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]
 def _legend_above(figure: Figure) -> None:
     """Draws the legend of the first axes above all of them, where it covers no curve."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)), frameon=False)
+    columns = max(1, min(len(labels), round(figure.get_figwidth() / 3)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
 
 
 def activity_under(
@@ -523,12 +685,14 @@ def activity_under(
     figure = Figure(figsize=(3.4 * len(sweeps), 2.4 * (1 + len(posed))), layout="constrained")
     grid = figure.subplots(1 + len(posed), len(sweeps), squeeze=False, sharex="col")
     for column, (sweep, values) in enumerate(sweeps.items()):
+        grid[0, column].set_prop_cycle(SERIES)
         for name, by_sweep in results.items():
-            grid[0, column].plot(values, by_sweep[sweep]["activity"], label=name)
+            grid[0, column].plot(values, by_sweep[sweep]["activity"], label=name, marker="")
         grid[0, column].set(title=sweep, ylim=(0, 1.02))
         for row, name in enumerate(posed, start=1):
-            grid[row, column].set_prop_cycle(color=colormaps["tab20"](range(20)))  # the usual ten repeat before 16
-            grid[row, column].plot(values, results[name][sweep]["pose"], linewidth=0.8)
+            pose = np.asarray(results[name][sweep]["pose"])
+            grid[row, column].set_prop_cycle(color=colormaps["cividis"](np.linspace(0, 0.9, pose.shape[1])))
+            grid[row, column].plot(values, pose, linewidth=0.8)
         grid[-1, column].set_xlabel(sweep)
     grid[0, 0].set_ylabel(f"activity of class {label}")
     for row, name in enumerate(posed, start=1):

@@ -20,26 +20,24 @@ from lcaps_jax.training import LAST, read_metrics
 from lcaps_jax.views import plots, robustness
 
 _TRANSFORMED = 300  # test images that the robustness curves are measured on
-# Plots of a run by the beginning of their file names, in the order of the page.
-_PICTURES = {
-    "training_curve": "Training",
-    "confusion": "Confusion",
-    "mistakes": "Worst mistakes",
-    "capsules": "Where the kept capsules sit",
-    "reconstructions": "Reconstructions",
-    "perturbations": "What the dimensions of a pose stand for",
-    "activity": "Activity of the primary capsules",
-}
+# On a narrow screen pictures and runs stand below each other, and tables scroll in their own boxes under a name that
+# stays.
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1500px; padding: 0 1em; color: #222; }
-table { border-collapse: collapse; margin: .5em 0 1.5em; }
-th, td { border-bottom: 1px solid #ddd; padding: .25em .9em .25em 0; text-align: left; vertical-align: top; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1200px; padding: .5em 1em 2em; color: #222;
+  overflow-wrap: break-word; }
+h1, h2 { line-height: 1.2; }
+.scroll { overflow-x: auto; margin: .5em 0 1.5em; }
+table { border-collapse: collapse; }
+th, td { border-bottom: 1px solid #ddd; padding: .3em .9em .3em 0; text-align: left; vertical-align: top; }
+th:first-child, td:first-child { position: sticky; left: 0; background: #fff; max-width: 10em;
+  overflow-wrap: anywhere; }
+td:nth-child(2) { min-width: 8em; }
 td.differs { background: #fff3d6; }
-.row { display: flex; gap: 1.5em; overflow-x: auto; }
-.row figure { flex: 1 1 0; min-width: 340px; margin: 0 0 1em; }
-figcaption { color: #555; font-size: 13px; }
-img { max-width: 100%; }
-footer { color: #777; font-size: 13px; border-top: 1px solid #ddd; padding-top: .5em; }
+.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 360px), 1fr)); gap: 0 1.5em; }
+figure { margin: 0 0 1.5em; max-width: 780px; }
+figcaption, footer { color: #555; font-size: 14px; }
+img { max-width: 100%; height: auto; }
+footer { border-top: 1px solid #ddd; padding-top: .5em; }
 """
 
 
@@ -63,14 +61,22 @@ def write(
         raise ConfigError(f"{arg('workdir')}={','.join(map(str, workdirs))}: names a run twice.")
     loaded = {str(workdir): runs.load_run(workdir, checkpoint) for workdir in workdirs}
     logs = {name: read_metrics(pathlib.Path(name)) for name in loaded}
-    under = {name: robustness.errors(run, _shown(run, data_dir)) for name, run in loaded.items()}
-    curves = _img(_encode(plots.errors_under(under)), "error of each run under each transformation")
+    shown = {name: _shown(run, data_dir) for name, run in loaded.items()}
+    under = {name: robustness.errors(run, shown[name]) for name, run in loaded.items()}
+    curves = _encode(plots.errors_under(under, {len(run.class_names) for run in loaded.values()}))
+    keeps = any(run(shown[name].images[:1]).index is not None for name, run in loaded.items())
     body = [
         f"<h1>{_text(_title(loaded))}</h1>",
         "<h2>Errors</h2>",
         _errors(loaded, logs),
-        f"<h2>Robustness</h2><p>Error on {_TRANSFORMED} test images of each run's own set (fewer where it has fewer), "
-        f"transformed by one amount each.</p>{curves}",
+        *(["<h2>The network</h2>", _network()] if keeps else []),
+        "<h2>Robustness</h2>",
+        _figure(
+            curves,
+            "Errors under transformations",
+            f"The error on {_TRANSFORMED} test images of each run's own set (fewer where it has fewer), all transformed by "
+            "one amount. The lower and the flatter a curve, the less the network minds the transformation.",
+        ),
         *_pictures(list(map(str, workdirs))),
         "<h2>Settings</h2>",
         _settings(loaded),
@@ -78,7 +84,8 @@ def write(
         "95 %.</footer>",
     ]
     page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(_title(loaded))}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{_text(_title(loaded))}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
     )
     if parallel.is_main():
@@ -99,18 +106,16 @@ def _shown(run: runs.Run, data_dir: str | None) -> data.Split:
 
 
 def _errors(loaded: Mapping[str, runs.Run], logs: Mapping[str, Sequence[dict]]) -> str:
-    """A line for each run: its size, its length, and its errors with their intervals."""
+    """A line for each run: its errors with their intervals, its size and its length."""
     sets = list(dict.fromkeys(name for run in loaded.values() for name in run.results))
-    rows = [["run", "network", "parameters", "steps", "minutes", *sets]]
+    rows = [["run", *(f"error on {test}" for test in sets), "network", "parameters", "steps", "minutes"]]
     for name, run in loaded.items():
         parameters = sum(leaf.size for leaf in jax.tree.leaves(run.params))
         step, minutes = run.step, ""
         if logs[name]:
             step, minutes = logs[name][-1]["step"], f"{logs[name][-1]['seconds'] / 60:.1f}"
-        rows.append(
-            [name, run.config.model, f"{parameters:,}", f"{step:,}", minutes]
-            + [_error(run.results.get(test, {})) for test in sets]
-        )
+        errors = [_error(run.results.get(test, {})) for test in sets]
+        rows.append([name, *errors, run.config.model, f"{parameters:,}", f"{step:,}", minutes])
     return _table(rows)
 
 
@@ -134,25 +139,31 @@ def _settings(loaded: Mapping[str, runs.Run]) -> str:
 
 
 def _pictures(workdirs: Sequence[str]) -> list[str]:
-    """Each kind of picture that any run has, the runs' side by side."""
+    """Each kind of picture that any run has, the runs' side by side where there is room."""
     parts = []
-    for kind, title in _PICTURES.items():
+    for kind, about in plots.KINDS.items():
         found = [sorted((pathlib.Path(name) / plots.FOLDER).glob(f"{kind}*.png")) for name in workdirs]
         if any(found):
             columns = [
-                "<div>" + "".join(_figure(path, f"{workdir}: {path.stem}") for path in paths) + "</div>"
+                "<div>" + "".join(_picture(path, kind, workdir) for path in paths) + "</div>"
                 for workdir, paths in zip(workdirs, found)
             ]
-            parts.append(f'<h2>{_text(title)}</h2><div class="row">{"".join(columns)}</div>')
+            parts.append(f'<h2>{_text(about.title)}</h2><div class="row">{"".join(columns)}</div>')
     return parts
 
 
-def _figure(path: pathlib.Path, caption: str) -> str:
-    return f"<figure>{_img(path.read_bytes(), caption)}<figcaption>{_text(caption)}</figcaption></figure>"
+def _picture(path: pathlib.Path, kind: str, workdir: str) -> str:
+    caption = f"{workdir}: {plots.caption_of(path, kind)}"
+    return _figure(path.read_bytes(), f"{plots.KINDS[kind].title} of {workdir}", caption)
 
 
-def _img(png: bytes, alt: str) -> str:
-    return f'<img alt="{_text(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def _network() -> str:
+    return _figure(plots.NETWORK.read_bytes(), "The ladder network", plots.NETWORK_CAPTION)
+
+
+def _figure(png: bytes, alt: str, caption: str) -> str:
+    image = f'<img alt="{_text(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    return f"<figure>{image}<figcaption>{_text(caption)}</figcaption></figure>"
 
 
 def _encode(figure: Figure) -> bytes:
@@ -167,7 +178,7 @@ def _table(rows: Sequence[Sequence[str]], marked: Callable[[Sequence[str]], bool
         mark = ' class="differs"' if marked(row) else ""
         first = f"<td>{_text(row[0])}</td>"
         lines.append("<tr>" + first + "".join(f"<td{mark}>{_text(cell)}</td>" for cell in row[1:]) + "</tr>")
-    return f"<table>{''.join(lines)}</table>"
+    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
 def _text(value: str) -> str:

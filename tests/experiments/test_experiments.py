@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments import kept
 from experiments.__main__ import run
 from experiments.cells import CELLS
 from experiments.plan import Plan
@@ -16,6 +15,7 @@ from lcaps_jax import data, runs
 from lcaps_jax.config import Config, ConfigError
 from lcaps_jax.data.augment import to_unit_range
 from lcaps_jax.networks.base import geometry
+from lcaps_jax.views.kept import selection
 import workloads
 
 
@@ -48,12 +48,12 @@ def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch
     assert there == ["mnist_9x9_k70", "mnist_9x9_k50"]
     tiny = runs.load_run(tiny_run[0])
     index = tiny.network.apply({"params": tiny.params}, to_unit_range(split.images)).index
-    selection = kept.selection(np.asarray(index), split.labels, geometry(28, 9, 9, 2))
+    alike = selection(np.asarray(index), split.labels, geometry(28, 9, 9, 2))
     kept_rows = json.loads((tmp_path / "kept.json").read_text())
     assert [row["network"] for row in kept_rows] == [f"L-CapsNet 9x9, K={k}" for k in (50, 70)]
-    assert {row["in common, two digits, %"] for row in kept_rows} == {f"{100 * selection['in_common']:.0f}"}
-    assert {row["their types"] for row in kept_rows} == {f"{selection['types_ever']} of 2"}
-    assert {row["by chance, %"] for row in kept_rows} == {f"{100 * 5 / selection['ever']:.0f}"}
+    assert {row["in common, two digits, %"] for row in kept_rows} == {f"{100 * alike['in_common']:.0f}"}
+    assert {row["their types"] for row in kept_rows} == {f"{alike['types_ever']} of 2"}
+    assert {row["by chance, %"] for row in kept_rows} == {f"{100 * 5 / alike['ever']:.0f}"}
     # What was measured is kept as text, and is drawn again without the networks.
     measured = json.loads((tmp_path / "mnist_9x9_k50" / "experiments" / "zeros.json").read_text())
     assert len(measured["activity"]) == 72 and measured["coupling"] is None

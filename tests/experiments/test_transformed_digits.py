@@ -98,7 +98,7 @@ def test_binned_errors_by_hand():
     assert [line[2] for line in lines] == [200] * 8
     assert [line[3]["a"] for line in lines] == [100, *[0] * 7] and all(line[3]["b"] == 0 for line in lines)
     # The second quantity has the greater error, and the picture room for it.
-    drawn = plots.errors_by({"halves": (values, np.array([0, 2, 8])), "eighths": (values, edges)}, wrong)
+    drawn = plots.errors_by({"halves": (values, np.array([0, 2, 8])), "eighths": (values, edges)}, wrong, [10])
     halves, eighths = (axes.lines[0].get_xydata() for axes in drawn.axes)
     np.testing.assert_allclose(halves, [(0.9975, 50), (4.9975, 0)])
     np.testing.assert_allclose(eighths, [(i + 0.4975, 100 * (i == 0)) for i in range(8)])
