@@ -79,7 +79,7 @@ KINDS: Mapping[str, Kind] = {
     "training_curve": Kind(
         "Training",
         "Error and loss against epochs; both upright axes are logarithmic. The thin line is of batches of training "
-        "images, the others are of whole sets. A network that guesses errs as the grey line says.",
+        "images, the others are of whole sets. Where the errors come near it, a grey line is the error of guessing.",
     ),
     "confusion": Kind(
         "Confusion",
@@ -107,10 +107,14 @@ KINDS: Mapping[str, Kind] = {
     ),
     "activity": Kind(
         "Activity of the primary capsules",
-        "The mean activity of the most active primary capsules over {name}, from the most active on. Orange dots say "
-        "how often each is kept: where they fall from 1 to 0 at once, all images keep the same capsules.",
+        "The mean activity of the most active primary capsules over {name}, from the most active on. A steep edge says "
+        "that the same capsules are active for all images.",
     ),
 }
+_HOW_OFTEN_KEPT = (
+    "An orange dot says how often the capsule is kept. Where the dots fall from 1 to 0 at once, all images keep the "
+    "same capsules."
+)
 
 
 def write_all(
@@ -122,7 +126,8 @@ def write_all(
     for name, evaluation in evaluations.items():
         _save_kind(confusion_matrix(evaluation, names, name), workdir, "confusion", name)
         if evaluation.primary_activity is not None:
-            _save_kind(activity_profile(evaluation, name), workdir, "activity", name)
+            dots = "" if evaluation.kept is None else _HOW_OFTEN_KEPT
+            _save_kind(activity_profile(evaluation, name), workdir, "activity", name, dots)
         _save_kind(worst_mistakes(evaluation, splits[name], names, name), workdir, "mistakes", name)
     for name in evaluations:
         _write_examples(run, workdir, splits[name], name)
@@ -168,9 +173,9 @@ def save_in(place: pathlib.Path, figure: Figure, name: str, caption: str = "") -
     return path
 
 
-def _save_kind(figure: Figure, workdir: pathlib.Path, kind: str, name: str = "", measured: str = "") -> None:
-    """Writes a picture of a kind, with the sentences of the kind and those that were measured as its caption."""
-    caption = " ".join(filter(None, (KINDS[kind].caption.format(name=name), measured)))
+def _save_kind(figure: Figure, workdir: pathlib.Path, kind: str, name: str = "", own: str = "") -> None:
+    """Writes a picture of a kind, with the sentences of the kind and the picture's own ones as its caption."""
+    caption = " ".join(filter(None, (KINDS[kind].caption.format(name=name), own)))
     save(figure, workdir, f"{kind}_{name}" if name else kind, caption)
 
 
@@ -306,8 +311,8 @@ def _write_above(axes, *lines: tuple[str, str]) -> None:
     """Writes lines of their own colours above a picture, the lowest first."""
     for i, (words, colour) in enumerate(lines):
         axes.annotate(
-            words, (0.5, 1), xycoords="axes fraction", xytext=(0, 2 + 10 * i), textcoords="offset points", ha="center",
-            va="bottom", fontsize=8, color=colour,
+            words, (0.5, 1), xycoords="axes fraction", xytext=(0, 2 + 11 * i), textcoords="offset points", ha="center",
+            va="bottom", fontsize=9, color=colour,
         )  # fmt: skip
 
 

@@ -29,8 +29,8 @@ h1, h2 { line-height: 1.2; }
 .scroll { overflow-x: auto; margin: .5em 0 1.5em; }
 table { border-collapse: collapse; }
 th, td { border-bottom: 1px solid #ddd; padding: .3em .9em .3em 0; text-align: left; vertical-align: top; }
-th:first-child, td:first-child { position: sticky; left: 0; background: #fff; max-width: 10em;
-  overflow-wrap: anywhere; }
+th:first-child, td:first-child { position: sticky; left: 0; background: #fff; min-width: 8.5em;
+  max-width: 10em; overflow-wrap: anywhere; }
 td:nth-child(2) { min-width: 8em; }
 td.differs { background: #fff3d6; }
 .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 360px), 1fr)); gap: 0 1.5em; }
@@ -74,8 +74,9 @@ def write(
         _figure(
             curves,
             "Errors under transformations",
-            f"The error on {_TRANSFORMED} test images of each run's own set (fewer where it has fewer), all transformed by "
-            "one amount. The lower and the flatter a curve, the less the network minds the transformation.",
+            f"The error on {_TRANSFORMED} test images of each run's own set (fewer where it has fewer), all of them "
+            "transformed by one amount. The lower and the flatter a curve, the less the network minds the "
+            "transformation. Where the errors come near it, a grey line is the error of guessing.",
         ),
         *_pictures(list(map(str, workdirs))),
         "<h2>Settings</h2>",

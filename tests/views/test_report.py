@@ -5,11 +5,12 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from lcaps_jax.config import ConfigError
 from lcaps_jax.training.checkpoints import CheckpointError
-from lcaps_jax.views import report
+from lcaps_jax.views import plots, report, robustness
 import workloads
 
 
@@ -51,10 +52,59 @@ def test_two_runs_side_by_side(tiny_run, tmp_path):
     result = json.loads((one / "results.json").read_text())["sample"]
     assert text.count(f"{result['error']:.2f} % ({result['ci95'][0]:.2f} to") == 2
     assert text.count("<other>") > 3
-    assert len(page.images) == 1 + 2 * 5  # curves under transformations; five pictures of each run
+    assert len(page.images) == 1 + 1 + 2 * 5  # the network; curves under transformations; five pictures of each run
     assert all(image.startswith("data:image/png;base64,iVBOR") for image in page.images)
     marked = re.findall(r'<tr><td>(\w+)</td><td class="differs">', path.read_text())
     assert marked == ["seed"]
+    header = re.findall(r"<th>(.*?)</th>", path.read_text())
+    assert header[:3] == ["run", "error on sample", "network"]
+    assert "These 8 images keep capsules of" in text and "Confusion" in text
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", path.read_text())
+    assert len(captions) == len(page.images)
+    assert all(caption.endswith(".") and ".png" not in caption and "_sample" not in caption for caption in captions)
+
+
+_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium")
+def test_a_phone_shows_the_whole_width_and_the_error_beside_the_name(tiny_run, tmp_path, monkeypatch):
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    monkeypatch.setattr(robustness, "errors", lambda run, split: {"shear": (np.arange(2), np.ones(2))})
+    long = shutil.copytree(tiny_run[0], tmp_path / ("a_long_name_of_a_run_" * 4))
+    path = tmp_path / "report.html"
+    report.write([tiny_run[0], long], path)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        boxes = page.locator(".scroll")
+        assert boxes.count() == 2  # errors and settings
+        assert boxes.first.evaluate("box => box.scrollWidth > box.clientWidth")  # the table scrolls, not the page
+        for cell in page.locator("table").first.locator("tr > :nth-child(2)").all():  # errors, seen without scrolling
+            box = cell.bounding_box()
+            assert box["x"] + box["width"] <= 390
+        for cell in page.locator("td:first-child").all():
+            assert cell.bounding_box()["width"] > 100  # names do not stand upright, a letter a line
+        widths = [image.bounding_box()["width"] for image in page.locator("img").all()]
+        assert len(widths) == 12 and 300 < min(widths) <= max(widths) <= 390
+        page.set_viewport_size({"width": 1280, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == 1280
+        left, right = (figure.bounding_box() for figure in page.locator(".row").first.locator("figure").all())
+        assert left["y"] == right["y"] and right["x"] > left["x"] + left["width"]  # the runs stand side by side
+        browser.close()
+
+
+def test_a_network_that_keeps_no_capsules_is_not_explained_by_the_ladder(tmp_path, monkeypatch):
+    monkeypatch.setattr(robustness, "errors", lambda run, split: {"shear": (np.arange(2), np.ones(2))})
+    path = tmp_path / "report.html"
+    monkeypatch.setattr(report.runs, "load_run", lambda workdir, checkpoint: workloads.untrained_run(model="cnn"))
+    report.write([tmp_path / "run"], path)
+    assert plots.NETWORK_CAPTION not in path.read_text()
+    monkeypatch.setattr(report.runs, "load_run", lambda workdir, checkpoint: workloads.untrained_run())
+    report.write([tmp_path / "run"], path)
+    assert plots.NETWORK_CAPTION in path.read_text()
 
 
 def test_what_cannot_be_reported_is_named(tiny_run, tmp_path):
