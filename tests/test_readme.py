@@ -84,6 +84,16 @@ def test_pictures_of_the_pages_are_small():
     assert [path.name for path in pictures if path.stat().st_size > 300_000] == [], "reduce its colours or its size"
 
 
+@pytest.mark.parametrize("page", _PAGES[1:], ids=lambda path: path.name)
+def test_pictures_have_captions_of_sentences(page):
+    text = page.read_text()
+    found = re.findall(r"^!\[(.*?)\]\((.*?)\)\n\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    assert len(found) == len(re.findall(r"^!\[", text, re.MULTILINE))
+    for alt, path, caption in found:
+        assert len(alt.split()) > 3, path
+        assert re.fullmatch(r"\*[A-Z`].*\.\*", caption, re.DOTALL) and len(caption.split()) > 8, path
+
+
 def test_the_network_of_the_pages_is_the_one_of_the_package():
     copy = workloads.REPOSITORY / "docs" / "images" / plots.NETWORK.name
     assert copy.read_bytes() == plots.NETWORK.read_bytes(), "python -m scripts.draw_network writes both"
