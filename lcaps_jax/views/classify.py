@@ -58,6 +58,14 @@ class Classified:
             line += f", turned by {self.output.angle[0]:g} degrees"
         return line
 
+    def caption(self, class_names: Sequence[str]) -> str:
+        """Sentences that say what the picture of the file shows."""
+        caption = (
+            f"{self.file.name} is taken for {class_names[int(np.argmax(self.output.activity[0]))]}, which is the dark "
+            "bar. The bars are the activities of the classes, which need not add up to 1."
+        )
+        return caption + (" Orange dots are where kept capsules sit." if self.output.index is not None else "")
+
     def record(self, class_names: Sequence[str]) -> dict:
         """The file, its label and the activity of every class; the frame's centre and the angle if there are any."""
         activity = self.output.activity[0]
@@ -183,4 +191,5 @@ def clear(place: pathlib.Path) -> None:
 def draw(run: Run, classified: Classified, place: pathlib.Path, number: int) -> pathlib.Path:
     """Draws a file, its kept capsules and its class activities into a folder, and returns the path of the picture."""
     picture = plots.classified(classified.image, classified.output, run.geometry, run.class_names, classified.file.name)
-    return plots.save_in(place, picture, f"{number:03d}_{classified.file.stem[:_LONGEST]}")
+    name = f"{number:03d}_{classified.file.stem[:_LONGEST]}"
+    return plots.save_in(place, picture, name, classified.caption(run.class_names))

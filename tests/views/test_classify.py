@@ -41,6 +41,10 @@ def test_a_line_of_a_network_with_a_frame_says_where_it_is_and_the_angle(tmp_pat
     (searched,) = classify.classify(run.searching([-30, 30]), [_file(tmp_path)])
     assert re.search(r"column 16\.5, turned by -?30 degrees$", searched.line(run.class_names))
     assert classify.draw(run, classified, tmp_path, 0) == tmp_path / "000_a.png"
+    with Image.open(tmp_path / "000_a.png") as picture:
+        caption = picture.text["Description"]
+    label = run.class_names[int(np.argmax(classified.output.activity[0]))]
+    assert caption.startswith(f"a.png is taken for {label}, ") and caption.endswith("kept capsules sit.")
 
 
 def test_files_on_another_ground_are_pointed_out_unless_they_are_inverted(tmp_path, capsys):
