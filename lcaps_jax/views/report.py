@@ -29,7 +29,7 @@ h1, h2 { line-height: 1.2; }
 .scroll { overflow-x: auto; margin: .5em 0 1.5em; }
 table { border-collapse: collapse; }
 th, td { border-bottom: 1px solid #ddd; padding: .3em .9em .3em 0; text-align: left; vertical-align: top; }
-th:first-child, td:first-child { position: sticky; left: 0; background: #fff; min-width: 8.5em;
+th:first-child, td:first-child { position: sticky; left: 0; background: #fff; min-width: 9.5em;
   max-width: 10em; overflow-wrap: anywhere; }
 td:nth-child(2) { min-width: 8em; }
 td.differs { background: #fff3d6; }
