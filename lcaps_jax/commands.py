@@ -151,13 +151,14 @@ def _listed(settings: Mapping) -> str:
 def _say_what_is_there(config: Config, workdir: pathlib.Path) -> None:
     """Says what the folder of a finished run holds that one may want to see or to remove."""
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-        best, spare = checkpoints.steps(BEST), checkpoints.spare()
+        best = checkpoints.steps(BEST)
     if best:
         default = "evaluates it" if config.patience else "--checkpoint=best evaluates it"
         say(f"The lowest validation error was at step {best[-1]}: eval.py {default}.")
-    named = " ".join(str(workdir / path.relative_to(workdir.absolute())) for path in spare)
-    freed = f" To free {sum(map(_megabytes, spare)):.0f} of them: rm -r {named}" if spare else ""
-    say(f"{workdir} takes {_megabytes(workdir):.0f} MB, with Adam's moments for more epochs.{freed}")
+    say(
+        f"{workdir} takes {_megabytes(workdir):.0f} MB. Two thirds of its checkpoint are Adam's moments, which only "
+        "more epochs need."
+    )
     say(f"To see its curves: pip install tensorboard && tensorboard --logdir={workdir}")
 
 

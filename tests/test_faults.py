@@ -33,7 +33,9 @@ def _spoil(folder: pathlib.Path, how: str) -> None:
 @pytest.mark.parametrize("how", ["truncated", "deleted", "emptied"])
 def test_a_damaged_checkpoint_is_passed_over_by_readers_and_said(tiny_run, tmp_path, capfd, caplog, how):
     run = shutil.copytree(tiny_run[0], tmp_path / "run")
-    _spoil(run / "checkpoints" / "last" / "160", how)
+    states = run / "checkpoints" / "last"
+    shutil.copytree(states / "160", states / "140")  # as an unfinished run has the state before
+    _spoil(states / "160", how)
     assert lcaps_jax.load_run(run).step == 140
     gc.collect()  # where the reads abandoned at the damaged part end, which pytest would take for a failure
     assert "never retrieved" not in caplog.text

@@ -15,6 +15,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from lcaps_jax import parallel
@@ -25,7 +26,7 @@ LAST = "last"
 BEST = "best"
 _FOLDER = "checkpoints"
 _DAMAGED = "damaged"
-# The last but one stays, in case the last turns out to be damaged.
+# Until the run is finished the last but one stays, in case the last turns out to be damaged.
 _KEEP = {LAST: 2, BEST: 1}
 
 
@@ -107,10 +108,6 @@ class Checkpoints:
             return []
         return sorted(self._manager(kind).all_steps())
 
-    def spare(self) -> list[pathlib.Path]:
-        """Folders of the states before the last, which are kept in case the last is damaged."""
-        return [self._folder / LAST / str(step) for step in self.steps()[:-1]]
-
     def save(self, step: int, tree, kind: str = LAST) -> None:
         """Saves a pytree of arrays in the background; returns once it is copied, so that it may be donated.
 
@@ -169,23 +166,33 @@ class Checkpoints:
             raise CheckpointError(f"No checkpoint in {self._folder / kind} can be read: {'; '.join(failures)}.")
         return None
 
-    def check_readable(self, target) -> None:
-        """Reads the newest state back, so that no run is called saved that cannot be read.
+    def finish(self, state) -> None:
+        """Reads the newest state back, and then deletes the ones before, which a finished run does not need.
+
+        So no run is called saved that cannot be read, and nothing is deleted before that is known.
 
         Args:
-          target: See ``restore``.
+          state: What the newest checkpoint of the state has to hold.
 
         Raises:
-          CheckpointError: It cannot be read.
+          CheckpointError: It cannot be read, or holds something else; the ones before stay.
         """
         self.wait()
         newest = self.steps()[-1]
-        _, step = self.restore(target)
+        read, step = self.restore(state)
         if step != newest:
             raise CheckpointError(
                 f"The checkpoint of step {newest} in {self._folder} cannot be read back. The run stands at step "
                 f"{step}; the same command goes on from there."
             )
+        same = jax.tree.all(jax.tree.map(functools.partial(np.array_equal, equal_nan=True), read, state))
+        if parallel.any_process(not same):
+            raise CheckpointError(
+                f"The checkpoint of step {newest} in {self._folder} reads back as other numbers than were saved: check "
+                f"the disk. The states of the steps {self.steps()} are kept."
+            )
+        for older in self.steps()[:-1]:
+            self._manager(LAST).delete(older)
 
     def _check_same_network(self, step: int, kind: str, target) -> None:
         """Raises CheckpointError where a checkpoint holds arrays of other names or shapes."""

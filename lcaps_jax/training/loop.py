@@ -107,7 +107,7 @@ def fit(
                         evaluator.evaluate(state, step)
                         session.stop_if_wanted(step)
                     session.meter.restart()
-            checkpoints.check_readable(state)
+            checkpoints.finish(state)
             return Fitted(state, evaluator.evaluations, step, session.elapsed())
 
 

@@ -56,15 +56,29 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     assert step == 3 and float(tree["x"][0]) == 30
 
 
-def test_what_was_saved_is_read_back(tmp_path):
+def test_a_finished_run_keeps_its_newest_state_alone(tmp_path):
     _saved(tmp_path)
     store = Checkpoints(tmp_path)
-    store.check_readable({"x": jnp.zeros(1000)})
+    store.finish({"x": jnp.full(1000, 3.0)})
+    store.close()
+    assert [path.name for path in (tmp_path / "checkpoints" / "last").iterdir()] == ["3"]
+    assert float(Checkpoints(tmp_path, read_only=True).restore({"x": jnp.zeros(1000)})[0]["x"][0]) == 3
+    _saved(tmp_path, steps=(4,))  # more epochs
+    assert Checkpoints(tmp_path, read_only=True).steps() == [3, 4]
+
+
+def test_the_state_before_stays_where_the_newest_is_not_what_was_saved(tmp_path):
+    _saved(tmp_path)
+    store = Checkpoints(tmp_path)
+    with pytest.raises(checkpoints.CheckpointError, match=r"step 3 .*reads back as other numbers .*\[2, 3\] are kept"):
+        store.finish({"x": jnp.full(1000, 3.5)})
+    store.close()
     for path in (tmp_path / "checkpoints" / "last" / "3").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(checkpoints.CheckpointError, match="step 3 .*cannot be read back. The run stands at step 2"):
-        Checkpoints(tmp_path).check_readable({"x": jnp.zeros(1000)})
+        Checkpoints(tmp_path).finish({"x": jnp.full(1000, 3.0)})
+    assert Checkpoints(tmp_path, read_only=True).steps() == [2]
 
 
 def test_with_a_damaged_state_goes_the_best_that_came_after_the_one_before(tmp_path):
