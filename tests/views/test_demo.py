@@ -1,7 +1,9 @@
 """What the browser page computes, and what it refuses."""
 
 import dataclasses
+import socket
 
+import jax
 import numpy as np
 import pytest
 
@@ -47,7 +49,7 @@ def test_a_drawing_becomes_what_the_run_s_own_images_are():
     np.testing.assert_array_equal(demo.prepared(_seven(), other), expected)
     assert "the set folder, so a drawing is not centred" in demo.explanation(other)
     output = other(expected[None, ..., None])
-    activities, _ = demo.explainer(other)(_seven(), 0, 1, 0, 0, 0)
+    activities = demo.explainer(other)(_seven(), 0, 1, 0, 0, 0).activities
     np.testing.assert_allclose(list(activities.values()), output.activity[0], atol=1e-5)
 
 
@@ -56,12 +58,12 @@ def test_a_drawing_is_dark_on_light_where_the_run_s_images_are():
     light = dataclasses.replace(
         run, config=dataclasses.replace(run.config, dataset="folder"), ground=Ground((0.9, 1.0), (0.1, 0.0))
     )
-    activities, _ = demo.explainer(light)(_seven(), 0, 1, 0, 0, 0)
+    activities = demo.explainer(light)(_seven(), 0, 1, 0, 0, 0).activities
     image = 255 - resize.fit_size(_seven()[None, ..., None], 28)
     np.testing.assert_allclose(list(activities.values()), light(image).activity[0], atol=1e-5)
     assert "dark strokes on white" in demo.explanation(light)
     dark = dataclasses.replace(light, ground=Ground((0.1, 0.0), (0.1, 0.0)))
-    assert demo.explainer(dark)(_seven(), 0, 1, 0, 0, 0)[0] != activities
+    assert demo.explainer(dark)(_seven(), 0, 1, 0, 0, 0).activities != activities
 
 
 @pytest.mark.parametrize(
@@ -81,16 +83,17 @@ def test_malformed_pictures_are_refused(picture, message):
 def test_what_is_shown_is_what_the_network_computes():
     run = workloads.untrained_run()
     explain = demo.explainer(run)
-    activities, figure = explain(_seven(), 0, 1, 0, 0, 0)
+    activities, figure, _ = explain(_seven(), 0, 1, 0, 0, 0)
     image = resize.centred(_seven(), 28)[None, ..., None]
     output = run(image)
     np.testing.assert_allclose(list(activities.values()), output.activity[0], atol=1e-5)
-    assert list(activities) == list(run.class_names) and len(figure.axes) == 3
-    moved, _ = explain(_seven(), 90.0, 0.5, 0.2, 3, -3)
-    assert moved != activities
+    assert list(activities) == list(run.class_names)
+    seen, kept, regressed, bar = figure.axes
+    assert seen.get_position().y0 > max(axes.get_position().y1 for axes in (kept, regressed))  # for narrow screens
+    assert (bar.get_xlim(), bar.get_xlabel()) == ((-1, 1), "value in a capsule")
+    assert explain(_seven(), 90.0, 0.5, 0.2, 3, -3).activities != activities
     black = np.zeros((280, 280), np.uint8)
-    nothing, _ = explain(black, 0, 1, 0, 0, 0)
-    assert nothing == explain(black, 45, 1, 0, 0, 0)[0]
+    assert explain(black, 0, 1, 0, 0, 0).activities == explain(black, 45, 1, 0, 0, 0).activities
     for amounts in ((1e9, 1, 0, 0, 0), (0, 0.0, 0, 0, 0), (0, 1, "x", 0, 0), (float("nan"), 1, 0, 0, 0)):
         with pytest.raises(data.DataError, match="must be a number from"):
             explain(_seven(), *amounts)
@@ -101,20 +104,54 @@ def test_the_networks_of_the_package_are_one_without_and_one_with_a_frame():
     assert not plain.config.framed and framed.config.framed
     assert len(framed.network.search_angles) == 5
     for run in (plain, framed):
-        activities, _ = demo.explainer(run)(_seven(), 0, 1, 0, 0, 0)
+        activities = demo.explainer(run)(_seven(), 0, 1, 0, 0, 0).activities
         assert max(activities, key=activities.get) == "7"
-    activities, figure = demo.explainer(framed)(_seven(), 15, 0.6, 0.3, 5, -4)
-    assert max(activities, key=activities.get) == "7" and len(figure.axes) == 3
+    activities = demo.explainer(framed)(_seven(), 15, 0.6, 0.3, 5, -4).activities
+    assert max(activities, key=activities.get) == "7"
 
 
 def test_every_network_can_be_looked_into_but_one_of_colours():
-    for settings, panels in (
-        ({"model": "capsnet"}, 2),
-        ({"model": "cnn"}, 1),
-        ({"activity": "length"}, 1),
-        ({"frame": "affine"}, 3),
+    words = {"Orange dots", "Blue lines", "In the matrices", "the decoder draws", "as the network gets it"}
+    for settings, panels, said in (
+        ({"model": "capsnet"}, 2, {"the decoder draws"}),
+        ({"model": "cnn"}, 1, {"as the network gets it"}),
+        ({"activity": "length"}, 1, {"Orange dots"}),
+        ({"frame": "affine"}, 4, {"Orange dots", "Blue lines", "In the matrices"}),
     ):
-        _, figure = demo.explainer(workloads.untrained_run(**settings))(_seven(), 0, 1, 0, 0, 0)
-        assert len(figure.axes) == panels
+        run = workloads.untrained_run(**settings)
+        look = demo.explainer(run)(_seven(), 0, 1, 0, 0, 0)
+        assert len(look.figure.axes) == panels
+        caption = demo.caption(look.output, run.class_names)
+        assert {each for each in words if each in caption} == said
+        assert caption in demo.answer(look)
     with pytest.raises(ConfigError, match="coloured"):
         demo.explainer(dataclasses.replace(workloads.untrained_run(), channels=3))
+
+
+def test_activities_are_numbers_that_need_not_add_up_to_one():
+    said = demo.activity_table({"<b>": 0.628, "dog": 0.9, **{f"class {i}": 0.1 for i in range(9)}, "none": 0.0})
+    assert "Taken for <b>dog</b>" in said and "need not add up to 1" in said
+    assert '<th scope="row">&lt;b&gt;</th>' in said and "<td>0.63</td>" in said and "%</td>" not in said
+    assert said.count("<tr") == 10 and "none" not in said and said.index("&lt;b&gt;</th>") < said.index("dog</th>")
+
+
+def test_nothing_is_compiled_for_the_first_stroke():
+    warm, cold = (demo.explainer(workloads.untrained_run(k=k)) for k in (4, 3))  # which no other test compiles
+    demo.warm_up(warm)
+    with jax.no_tracing(True):
+        demo.answer(warm(_seven(), 20, 0.9, 0.1, 2, -1))
+        with pytest.raises(RuntimeError, match="no_tracing"):
+            cold(_seven(), 20, 0.9, 0.1, 2, -1)
+
+
+def test_a_port_that_is_taken_is_named_with_the_flag_to_change():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"port={port}: another program listens there.* another port") as raised:
+            demo.check_address("127.0.0.1", port)
+        assert f"--port={port}: another" in raised.value.as_flags({"port"})
+    demo.check_address("127.0.0.1", port)
+    with pytest.raises(ConfigError, match=r"host=192\.0\.2\.1: is no address of this machine"):
+        demo.check_address("192.0.2.1", port)
