@@ -19,8 +19,18 @@ import contextlib
 import dataclasses
 import itertools
 import pathlib
+import signal
+import sys
+
+# Ctrl-C during the imports below, which take seconds, would print a traceback.
+_ON_INTERRUPT = signal.signal(signal.SIGINT, signal.SIG_DFL) if __name__ == "__main__" else None
 
 from absl import flags
+
+from lcaps_jax import usage
+
+if __name__ == "__main__":
+    usage.check_sets(sys.argv)
 
 from lcaps_jax import cli, commands, deployment, pretrained, runs
 from lcaps_jax.config import ConfigError
@@ -183,4 +193,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _ON_INTERRUPT)
     cli.run(main)

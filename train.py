@@ -13,7 +13,13 @@ _ON_INTERRUPT = signal.signal(signal.SIGINT, signal.SIG_DFL) if __name__ == "__m
 
 from absl import flags
 
-from lcaps_jax import cli, commands, config, usage
+from lcaps_jax import usage
+
+if __name__ == "__main__":
+    usage.check_names(sys.argv)
+    usage.check_sets(sys.argv)
+
+from lcaps_jax import cli, commands, config
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: settings, checkpoints, plots.", required=True)
 config.define_flags()
@@ -29,5 +35,5 @@ def main(argv):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, _ON_INTERRUPT)
-    usage.check(sys.argv, flags.FLAGS, __doc__)
+    usage.print_help_if_wanted(sys.argv, flags.FLAGS, __doc__)
     cli.run(main)

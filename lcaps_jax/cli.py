@@ -10,8 +10,8 @@ from absl import app, flags, logging
 import jax
 
 from lcaps_jax import parallel, runtime
-from lcaps_jax.config import ConfigError, read_flagfiles
-from lcaps_jax.errors import UserError, arg
+from lcaps_jax.errors import ConfigError, UserError, arg
+from lcaps_jax.flagfiles import read_flagfiles
 from lcaps_jax.training.stop import Stopped
 
 # Flags that hold paths, whichever the entry point.

@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
-import re
 import types
 import typing
 from typing import Any
@@ -20,8 +18,9 @@ from absl import flags
 from lcaps_jax import frames, networks, parallel
 from lcaps_jax.convolution import METHODS
 from lcaps_jax.data import augment
-from lcaps_jax.errors import ArgumentError, UserError, arg
+from lcaps_jax.errors import ArgumentError, ConfigError, arg
 from lcaps_jax.files import write_json
+from lcaps_jax.flagfiles import read_flagfiles
 from lcaps_jax.networks import base, ladder, released
 from lcaps_jax.precision import HIGHEST, MATMUL_PRECISIONS
 
@@ -36,10 +35,6 @@ _BATCH, _LEAST_BATCH, _STEPS_PER_EPOCH = 100, 20, 20
 _EPOCHS, _FEW_STEPS, _SMALL_SET_STEPS = 10, 500, 800
 _DECAY_STEPS, _DECAYS, _LEAST_DECAY_STEPS = 1000, 20, 40
 _EVALUATIONS, _STEPS_BETWEEN_EVALUATIONS = 20, 40
-
-
-class ConfigError(UserError, ValueError):
-    """A setting cannot be run; the message names it, its value, and what would be accepted."""
 
 
 def _setting(
@@ -505,50 +500,6 @@ def from_flagfile(path: str | pathlib.Path) -> Config:
     flags.DEFINE_string("workdir", None, "", flag_values=values)
     values(["", *read_flagfiles([f"--flagfile={path}"])])
     return from_flags(values)
-
-
-_FLAGFILE = re.compile(r"--?flagfile(?:=(.*))?", re.DOTALL)
-_QUOTED = re.compile(r"""^(--?\w+=)(["'])(.*)\2$""")
-
-
-def read_flagfiles(arguments: Sequence[str], inside: tuple[str, ...] = ()) -> list[str]:
-    """Puts the lines of flagfiles in the place of each ``--flagfile=FILE``.
-
-    A line is a flag, a comment (``#`` or ``//``) or empty. No shell reads it, so that nothing in it is special, but
-    quotes around a whole value are taken off as a shell would: ``--workdir='runs/a b'``. A byte-order mark, which some
-    editors write, is skipped.
-
-    Args:
-      arguments: Arguments of a command line.
-      inside: Flagfiles that these arguments stand in, which they may not name again.
-
-    Raises:
-      ConfigError: A file cannot be read, is no text, or is named inside itself.
-    """
-    arguments = list(arguments)
-    filled: list[str] = []
-    while arguments:
-        argument = arguments.pop(0)
-        found = _FLAGFILE.fullmatch(argument)
-        if argument == "--":
-            return [*filled, argument, *arguments]
-        if not found:
-            filled.append(argument)
-            continue
-        name = found[1] or (arguments.pop(0) if found[1] is None and arguments else "")
-        path = os.path.expanduser(name)
-        if path in inside:
-            raise ConfigError(f"{arg('flagfile')}={name}: is named inside itself.")
-        try:
-            text = pathlib.Path(path).read_text(encoding="utf-8-sig")
-            if "\0" in text:
-                raise ValueError("it has null characters")
-        except (OSError, ValueError) as error:  # of bytes that are no UTF-8 too
-            raise ConfigError(f"{arg('flagfile')}={name}: cannot be read as text in UTF-8 ({error}).") from None
-        lines = [_QUOTED.sub(r"\1\3", line.strip()) for line in text.split("\n")]
-        lines = [line for line in lines if line and not line.startswith(("#", "//"))]
-        filled += read_flagfiles(lines, (*inside, path))
-    return filled
 
 
 def write_config(workdir: pathlib.Path, config: Config, about: Mapping) -> None:

@@ -41,6 +41,10 @@ class UserError(Exception):
         return _MARKED.sub(lambda found: f"--{found[1]}" if found[1] in known else found[1], self.marked)
 
 
+class ConfigError(UserError, ValueError):
+    """A setting cannot be run; the message names it, its value, and what would be accepted."""
+
+
 class ArgumentError(UserError, ValueError):
     """An argument of a function or a setting of a network cannot be used."""
 

@@ -1,4 +1,7 @@
-"""What train.py says of its flags: help by what they are about, and hints for names that other programs use."""
+"""What entry points say of their flags: help by what they are about, and hints for what is misspelt or of others.
+
+Importing JAX and what stands on it takes seconds. What can be said of a command line without it is said before.
+"""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -6,8 +9,9 @@ import sys
 
 from absl import flags
 
-from lcaps_jax import networks
-from lcaps_jax.config import Config
+from lcaps_jax import set_names
+from lcaps_jax.errors import ConfigError
+from lcaps_jax.flagfiles import read_flagfiles
 
 _HELP = ("-h", "--h", "-help", "--help", "-?", "--?")
 _ABLATIONS = ("variant", "activity", "selection", "placement")
@@ -19,6 +23,8 @@ _ABOUT_EVALUATION = ("eval_datasets", "eval_every", "affnist_variants", "stop_at
 _ABOUT_NETWORKS = ("model", "channels", "convolution", "precision", "frame", "frame_size")
 _ABOUT_PROCESSES = ("distributed", "coordinator_address", "num_processes", "process_id")
 _ABOUT_RUNS = ("workdir",)
+
+_SETS = ("dataset", "eval_datasets")  # flags that name data sets
 
 # Flags by the names that other programs give them.
 _OTHER_NAMES = {
@@ -50,23 +56,51 @@ _ADVICE = {
 }
 
 
-def check(arguments: Sequence[str], values: flags.FlagValues, about: str) -> None:
-    """Ends the program where the command line asks for help, or has a flag of another program; else does nothing.
+def check_sets(arguments: Sequence[str]) -> None:
+    """Ends the program where the command line misspells a data set of this package; else does nothing.
+
+    Args:
+      arguments: The command line, the program first; what is wrong with it otherwise is left to its parser.
+    """
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)  # so that parsing goes on behind a value that an unknown flag leaves
+    for name in _SETS:
+        flags.DEFINE_list(name, None, "Names of data sets.", flag_values=values)
+    try:
+        values([*arguments[:1], *read_flagfiles(arguments[1:])], known_only=True)
+    except (flags.Error, ConfigError):
+        return
+    for name in _SETS:
+        for given in values[name].value or ():
+            if correction := set_names.correction(given):
+                sys.exit(f"Error: --{name}={given}: {correction}")
+
+
+def check_names(arguments: Sequence[str]) -> None:
+    """Ends the program where the command line of train.py has a flag of another program; else does nothing."""
+    for argument in _flags_of(arguments):
+        name = argument.lstrip("-").split("=")[0]
+        if argument.startswith("-") and (hint := hint_for(name)):
+            sys.exit(f"Error: --{name}: no such flag. {hint}")
+
+
+def print_help_if_wanted(arguments: Sequence[str], values: flags.FlagValues, about: str) -> None:
+    """Ends the program where the command line asks for help; else does nothing.
 
     Args:
       arguments: The command line, the program first.
       values: Flags of the entry point, before they are parsed.
       about: What the entry point does, for the help.
     """
-    for argument in arguments[1:]:
-        if argument == "--":
-            return
-        if argument in _HELP:
-            print(f"{about.strip()}\n\n{grouped(values)}")
-            sys.exit(0)
-        name = argument.lstrip("-").split("=")[0]
-        if argument.startswith("-") and name not in values and (hint := hint_for(name)):
-            sys.exit(f"Error: --{name}: no such flag. {hint}")
+    if set(_flags_of(arguments)) & set(_HELP):
+        print(f"{about.strip()}\n\n{grouped(values)}")
+        sys.exit(0)
+
+
+def _flags_of(arguments: Sequence[str]) -> list[str]:
+    """The arguments that may be flags, which are those before a double dash."""
+    given = list(arguments[1:])
+    return given[: given.index("--")] if "--" in given else given
 
 
 def other_names() -> list[str]:
@@ -82,6 +116,9 @@ def hint_for(name: str) -> str | None:
 
 def groups() -> dict[str, tuple[str, ...]]:
     """Names of train.py's flags by what they are about; a setting that is listed nowhere is about training."""
+    from lcaps_jax import networks  # imported here because they import JAX
+    from lcaps_jax.config import Config
+
     settings = dict.fromkeys(name for network in networks.NETWORKS.values() for name in network.settings)
     about: dict[str, tuple[str, ...]] = {
         "The run": _ABOUT_RUNS,

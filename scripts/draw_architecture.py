@@ -16,7 +16,7 @@ FLOORS = (
     ("errors", "files", "precision"),
     ("parallel", "capsules", "frames"),
     ("runtime", "routing", "convolution"),
-    ("locks",),
+    ("locks", "flagfiles", "set_names"),
     ("data", "networks"),
     ("config",),
     ("training",),

@@ -2,12 +2,15 @@
 
 import dataclasses
 import re
+import subprocess
+import sys
 
 from absl import flags
 import pytest
 
-from lcaps_jax import config, usage
+from lcaps_jax import config, data, set_names, usage
 from lcaps_jax.config import Config
+import workloads
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def test_every_setting_has_one_place_in_the_help():
 @pytest.mark.parametrize("flag", ["-h", "--help", "-?"])
 def test_help_is_grouped_and_ends_well(values, capsys, flag):
     with pytest.raises(SystemExit) as stop:
-        usage.check(["train.py", flag], values, "Trains.")
+        usage.print_help_if_wanted(["train.py", flag], values, "Trains.")
     printed = capsys.readouterr().out
     assert stop.value.code == 0 and printed.startswith("Trains.\n")
     titles = re.findall(r"^(\w[\w ]+):$", printed, re.MULTILINE)
@@ -45,9 +48,9 @@ def test_help_is_grouped_and_ends_well(values, capsys, flag):
         ("--gpu=0", "--gpu: no such flag. JAX takes the devices that it was installed for"),
     ],
 )
-def test_flags_of_other_programs_get_a_hint(values, argument, hint):
+def test_flags_of_other_programs_get_a_hint(argument, hint):
     with pytest.raises(SystemExit) as stop:
-        usage.check(["train.py", "--k=5", argument], values, "")
+        usage.check_names(["train.py", "--k=5", argument])
     assert stop.value.code.startswith(f"Error: {hint}")
 
 
@@ -59,4 +62,39 @@ def test_hints_lead_to_flags_that_exist_and_hide_none(values):
 
 
 def test_known_flags_and_unknown_ones_without_a_hint_are_left_to_absl(values):
-    usage.check(["train.py", "--k=5", "--routing_iteration=3", "--", "--lr"], values, "")
+    given = ["train.py", "--k=5", "--routing_iteration=3", "--", "--lr", "--help"]
+    usage.check_names(given)
+    usage.print_help_if_wanted(given, values, "")
+
+
+def test_names_of_sets_that_are_right_or_of_others_are_left_alone(tmp_path):
+    assert {*set_names.TRAINING_SETS, *set_names.TEST_SETS} == {*data.SETS, *data.TEST_SETS}
+    for name in (*data.SETS, *data.TEST_SETS, "mnist", "cifar10"):
+        usage.check_sets(["train.py", f"--dataset={name}", f"--eval_datasets=mnist,{name}"])
+    usage.check_sets(["train.py", "--flagfile=none", "--dataset=smaple"])  # what else is wrong is left to the parser
+    usage.check_sets(["train.py", "--", "--dataset=smaple"])
+
+
+@pytest.mark.parametrize(
+    "script, arguments, refusal",
+    [
+        ("train.py", "--dataset=smaple", "--dataset=smaple: no such set. Did you mean sample?"),
+        ("train.py", "--k 5 --dataset smaple", "--dataset=smaple: no such set. Did you mean sample?"),
+        ("train.py", "--flagfile=FILE", "--dataset=foldre: no such set. Did you mean folder?"),
+        ("train.py", "--lr=0.1", "--lr: no such flag. Did you mean --learning_rate?"),
+        ("eval.py", "--eval_datasets=mnist,afnist", "--eval_datasets=afnist: no such set. Did you mean affnist?"),
+    ],
+)
+def test_what_is_misspelt_is_refused_before_jax_is_imported(tmp_path, script, arguments, refusal):
+    (tmp_path / "my.flags").write_text("# mine\n--k=5\n--dataset='foldre'\n")
+    code = """
+import runpy, sys
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as stop:
+    print(stop.code, {"jax", "numpy", "matplotlib"} & set(sys.modules))
+"""
+    given = arguments.replace("FILE", str(tmp_path / "my.flags")).split()
+    command = [sys.executable, "-c", f"import sys; sys.argv[:] = sys.argv[1:]{code}", script, "--workdir=none", *given]
+    done = subprocess.run(command, cwd=workloads.REPOSITORY, capture_output=True, text=True, timeout=100)
+    assert done.stdout == f"Error: {refusal} set()\n", done.stdout + done.stderr

@@ -1,16 +1,15 @@
 """Image classification sets as uint8 arrays.
 
-A data set is one file of this package and one line in a table below; every other name is looked up in TensorFlow
-Datasets.
+A data set is one file of this package, its name in ``set_names.py`` and one line in a table below; every other name is
+looked up in TensorFlow Datasets.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
-import difflib
 
 import numpy as np
 
-from lcaps_jax import parallel
+from lcaps_jax import parallel, set_names
 from lcaps_jax.data import affnist, expanded_mnist, folder, ground, sample, tfds
 from lcaps_jax.data.affnist import Affnist
 from lcaps_jax.data.ground import Ground
@@ -30,8 +29,7 @@ from lcaps_jax.data.splits import (
 from lcaps_jax.errors import arg
 from lcaps_jax.runtime import say
 
-AFFNIST_OFFICIAL = "affnist_official"
-_NEARLY = 0.8  # of difflib's ratio, by which no set of TensorFlow Datasets is taken for one of this package
+AFFNIST_OFFICIAL = set_names.AFFNIST_OFFICIAL
 
 
 def _load_official(*arguments) -> TestSet:
@@ -106,7 +104,7 @@ def load(
     if name in SETS:
         source = SETS[name](data_dir, image_size, class_names, keep_going)
     else:
-        _check_not_misspelt(name)
+        _check_spelling(name)
         with _known_sets():
             source = tfds.load(name, data_dir, image_size)
     parts = {"train": source.train, "test": source.test, "validation": source.validation}
@@ -121,10 +119,10 @@ def load(
     return Source(train, test, source.class_names, size, source.max_shift, validation)
 
 
-def _check_not_misspelt(name: str) -> None:
+def _check_spelling(name: str) -> None:
     """Raises DataError for a name that is nearly one of this package, before TensorFlow is imported to look it up."""
-    if close := difflib.get_close_matches(name, [*SETS, *TEST_SETS], n=1, cutoff=_NEARLY):
-        raise DataError(f"{arg('name')}={name}: no such set. Did you mean {close[0]}?")
+    if correction := set_names.correction(name):
+        raise DataError(f"{arg('name')}={name}: {correction}")
 
 
 def _check_content(name: str, images: np.ndarray) -> None:
@@ -202,6 +200,7 @@ def load_test(
         source = SETS[name](data_dir, image_size, class_names, keep_going)
         split, own = source.test, source.class_names
     else:
+        _check_spelling(name)
         with _known_sets():
             split, own = tfds.load_test(name, data_dir, image_size)
     if invert and name != folder.NAME:

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 from jax.scipy import ndimage
 import numpy as np
 
+from lcaps_jax import set_names
 from lcaps_jax.data import expanded_mnist, tfds
 from lcaps_jax.data.augment import Array
 from lcaps_jax.data.splits import DataError, Split, TestSet, match_classes
 from lcaps_jax.errors import arg
 
-NAME = "affnist"
+NAME = set_names.AFFNIST
 CANVAS = 40
 VARIANTS = 32  # of each digit in the official set
 SEED = 0  # The transformations belong to the data set, so the seed is not a setting.

@@ -7,11 +7,12 @@ import numpy as np
 from scipy import io
 import tensorflow_datasets as tfds
 
+from lcaps_jax import set_names
 from lcaps_jax.data import affnist
 from lcaps_jax.data import tfds as tfds_sets
 from lcaps_jax.data.splits import Split, TestSet, match_classes
 
-NAME = "affnist_official"
+NAME = set_names.AFFNIST_OFFICIAL
 SOURCE = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed/test_batches.zip"
 _ARCHIVE = "test_batches.zip"
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from lcaps_jax import set_names
 from lcaps_jax.data import tfds
 from lcaps_jax.data.augment import place
 from lcaps_jax.data.resize import fit_size
 from lcaps_jax.data.splits import Source, Split
 
-NAME = "expanded_mnist"
+NAME = set_names.EXPANDED_MNIST
 SIZE = 40
 MAX_SHIFT = 6
 

@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from lcaps_jax import parallel
+from lcaps_jax import parallel, set_names
 from lcaps_jax.data import pictures
 from lcaps_jax.data.resize import prepared
 from lcaps_jax.data.splits import DataError, Source, Split, normal_form
@@ -19,7 +19,7 @@ from lcaps_jax.data.tfds import TEST_SHARE
 from lcaps_jax.errors import arg
 from lcaps_jax.runtime import say
 
-NAME = "folder"
+NAME = set_names.FOLDER
 
 _TRAIN, _TEST = "train", "test"
 _VALIDATION = ("val", "validation", "valid")

@@ -5,9 +5,10 @@ import pathlib
 
 import numpy as np
 
+from lcaps_jax import set_names
 from lcaps_jax.data.splits import Source, Split
 
-NAME = "sample"
+NAME = set_names.SAMPLE
 _FILE = pathlib.Path(__file__).parent / "sample.npz"
 
 
