@@ -18,7 +18,9 @@ def test_the_quick_setting_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])  # two devices
     notebook = nbformat.read(_PATH, 4)
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
-    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]  # no warning, no alarm
+    printed = "".join(output.get("text", "") for output in outputs)
     assert "2 x cpu" in printed and "counted together: 48" in printed and "Everything is in runs/quick" in printed
 
 
@@ -28,6 +30,7 @@ def test_its_committed_outputs_are_whole():
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
     outputs = [output for cell in code for output in cell.outputs]
-    assert not [output for output in outputs if output.output_type == "error"]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 6
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 9
+    assert any(cell.source == "display(Image(plots.NETWORK, width=800))" and cell.outputs for cell in code)
     assert _PATH.stat().st_size < 3_000_000
