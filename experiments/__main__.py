@@ -10,6 +10,10 @@ with small networks, in minutes. What the figures need of a network is kept as t
 
 from collections.abc import Callable, Sequence
 import pathlib
+import signal
+
+# Ctrl-C during the imports below, which take seconds, would print a traceback.
+_ON_INTERRUPT = signal.signal(signal.SIGINT, signal.SIG_DFL) if __name__ == "__main__" else None
 
 from absl import flags
 
@@ -63,4 +67,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _ON_INTERRUPT)
     main()

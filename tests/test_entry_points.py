@@ -233,10 +233,10 @@ def test_patience_ends_a_run_for_good_and_evaluates_its_best_checkpoint(tmp_path
     assert (run.step, run.checkpoint) == (best, "best") and lcaps_jax.load_run(workdir, "last").step == best + 2
 
 
-@pytest.mark.parametrize("script", ["train.py", "eval.py"])
-def test_ctrl_c_during_the_imports_ends_without_a_traceback(script):
-    command = [sys.executable, "-X", "importtime", str(workloads.REPOSITORY / script), "--workdir=none"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+@pytest.mark.parametrize("program", ["train.py", "eval.py", "-m experiments", "-m lcaps_jax.views.demo"])
+def test_ctrl_c_during_the_imports_ends_without_a_traceback(program):
+    command = [sys.executable, "-X", "importtime", *program.split(), "--workdir=none"]
+    with subprocess.Popen(command, cwd=workloads.REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if line.endswith(" absl.flags\n"):  # the first of the imports, long before the last
                 break

@@ -12,9 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 import errno
 import html
 import io
+import signal
 import socket
 import textwrap
 from typing import Any, NamedTuple
+
+# Ctrl-C during the imports below, which take seconds, would print a traceback.
+_ON_INTERRUPT = signal.signal(signal.SIGINT, signal.SIG_DFL) if __name__ == "__main__" else None
 
 from absl import flags
 import jax
@@ -363,4 +367,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _ON_INTERRUPT)
     main()
