@@ -1,0 +1,53 @@
+"""The small sets that the recipe for own images is tried on, and the table of what came out."""
+
+import hashlib
+import pathlib
+
+import pytest
+
+from benchmarks import own_images, own_sets
+from lcaps_jax import data
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_a_set_follows_from_its_seed_and_grows_by_what_is_added(tmp_path):
+    for name, per_class, seed in (("few", 2, 0), ("many", 4, 0), ("other", 2, 1)):
+        assert own_sets.write("shapes", tmp_path / name, per_class, seed) == 3
+    few, many, other = (_digests(tmp_path / name) for name in ("few", "many", "other"))
+    assert few.items() <= many.items() and len(many) == len(few) + 3 * 2
+    assert not set(few.values()) & set(other.values())
+    assert len(set(many.values())) == len(many)  # no image is in both parts
+    source = data.load("folder", str(tmp_path / "few"), 32)
+    assert (len(source.train), len(source.test), source.channels) == (6, 300, 3)
+
+
+def test_a_class_with_too_few_images_leaves_the_set_out(tmp_path):
+    assert own_sets.write("shapes", tmp_path / "none", 1000) == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_missing_repository_is_named_with_the_place_that_it_belongs_in(tmp_path):
+    with pytest.raises(own_sets.MissingSetError, match=f"Shenggan/BCCD_Dataset from GitHub into {tmp_path}"):
+        own_sets.write("cells", tmp_path / "set", 10, copies=tmp_path)
+
+
+def test_the_table_has_means_over_seeds_and_a_gap_where_nothing_was_trained():
+    line = {"set": "shapes", "per_class": 10, "classes": 3}
+    trainings = [
+        {**line, "network": "ladder", "seed": 0, "error": 20.0},
+        {**line, "network": "ladder", "seed": 1, "error": 30.0},
+        {**line, "per_class": 30, "network": "CNN", "seed": 0, "error": 12.5},
+    ]
+    assert own_images.table(trainings).split("\n") == [
+        "| set | images a class | chance, % | ladder, % | CNN, % |",
+        "| --- | --- | --- | --- | --- |",
+        "| shapes | 10 | 67 | 25.0 |  |",
+        "| shapes | 30 | 67 |  | 12.5 |",
+    ]
