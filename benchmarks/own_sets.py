@@ -108,7 +108,7 @@ def _shape(rng: np.random.Generator, name: str) -> Image.Image:
         ink = rng.integers(0, 256, 3)
     radius = rng.uniform(0.2, 0.45) * min(width, height)
     x, y = (rng.uniform(radius, side - radius) for side in (width, height))
-    angle, scale = rng.uniform(0, 2 * math.pi), 4  # drawn larger, so that its edge is smooth
+    angle, scale = rng.uniform(0, 2 * math.pi), 2  # drawn larger, so that its edge is smooth
     image = Image.new("RGB", (scale * width, scale * height), tuple(ground.tolist()))
     corners = {"circle": 90, "square": 4, "triangle": 3}[name]
     turns = [angle + 2 * math.pi * corner / corners for corner in range(corners)]

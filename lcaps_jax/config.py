@@ -17,7 +17,7 @@ from absl import flags
 
 from lcaps_jax import frames, networks, parallel
 from lcaps_jax.convolution import METHODS
-from lcaps_jax.data import augment
+from lcaps_jax.data import augment, folder
 from lcaps_jax.errors import ArgumentError, ConfigError, arg
 from lcaps_jax.files import write_json
 from lcaps_jax.flagfiles import read_flagfiles
@@ -33,6 +33,7 @@ _AFFNIST_VARIANTS = 32  # of each digit, in the official set
 # What follows from the number of training images where it is not given; see docs/tutorial.md.
 _BATCH, _LEAST_BATCH, _STEPS_PER_EPOCH = 100, 20, 20
 _EPOCHS, _FEW_STEPS, _SMALL_SET_STEPS = 10, 500, 800
+_FEW_IMAGES = 5000  # of one's own, for which small layers do
 _DECAY_STEPS, _DECAYS, _LEAST_DECAY_STEPS = 1000, 20, 40
 _EVALUATIONS, _STEPS_BETWEEN_EVALUATIONS = 20, 40
 
@@ -64,6 +65,12 @@ class Config:
         "Form of the ladder network: paper; released, which is what the authors' released graph computes; or, as "
         "ablations, paper+CHOICE+..., the paper's network with some choices of that graph: "
         f"{', '.join(released.RELEASED_CHOICES)}.",
+    )
+    layers: str | None = _setting(
+        None,
+        "Sizes of the layers where you set none: the paper's, or small ones. Default: small for fewer than 5,000 "
+        "images of a 'folder' and a network of which you set nothing else; the paper's for all others.",
+        choices=base.LAYERS,
     )
     k: int = _setting(70, "Primary capsules that the pruning layer keeps (K).", minimum=1)
     conv1_kernel: int = _setting(9, "Kernel size of the first convolution.", minimum=1)
@@ -286,7 +293,7 @@ class Config:
 
     def _check_value(self, name: str, choices: Sequence[str] | Mapping, minimum, maximum) -> None:
         value = getattr(self, name)
-        if choices and value not in choices:
+        if choices and value is not None and value not in choices:
             raise ConfigError(f"{arg(name)}={value}: must be one of {', '.join(choices)}.")
         if minimum is not None and value is not None and value < minimum:
             raise ConfigError(f"{arg(name)}={value}: must be at least {minimum}.")
@@ -354,6 +361,7 @@ class Config:
             shuffle=self.variant != released.RELEASED if self.shuffle is None else self.shuffle,
             eval_datasets=self.eval_datasets or (self.dataset,),
             **self._schedule(images),
+            **self._layers(image_size, images),
         )
         config.check_geometry(image_size)
         seen = config.frame_size if config.framed else image_size
@@ -383,9 +391,32 @@ class Config:
             "eval_every": self.eval_every or max(1, between),
         }
 
+    def _layers(self, image_size: int, images: int | None) -> dict[str, typing.Any]:
+        """Sizes of the layers, which follow from the number of training images where not given.
+
+        The paper's network has millions of weights for each class. A small set of one's own images gets layers that
+        train in a tenth of the time, and a ladder with operators of each capsule's own; see docs/tutorial.md.
+        """
+        layers = self.layers
+        if layers is None:
+            is_small = self.dataset == folder.NAME and images is not None and images < _FEW_IMAGES
+            layers = base.SMALL if is_small and not self._of_network(given=True) else base.PAPER
+        if layers == base.PAPER:
+            return {"layers": layers}
+        with _as_config_error():
+            sizes = networks.NETWORKS[self.model].small_layers(self, self.frame_size if self.framed else image_size)
+        return {"layers": layers, **{name: sizes[name] for name in self._of_network(given=False) if name in sizes}}
+
+    def _of_network(self, given: bool) -> list[str]:
+        """Settings of the chosen network that are given, or those that are at their defaults."""
+        names = ("channels", *networks.NETWORKS[self.model].settings)
+        return [name for name in names if (getattr(self, name) != getattr(Config, name)) == given]
+
     def with_defaults_of(self, earlier: "Config") -> "Config":
         """The same settings; those left open, and those that do nothing, are taken from the run that they continue."""
         open_ = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is None]
+        if earlier.layers == base.SMALL and self.layers != base.PAPER:
+            open_ += self._of_network(given=False)
         return dataclasses.replace(self, **{name: getattr(earlier, name) for name in (*open_, *self._unused())})
 
     def to_json(self) -> dict:
@@ -405,7 +436,7 @@ class Config:
             raise ConfigError(
                 f"The run was made by another version: it has the settings {', '.join(unknown)}, unknown here."
             )
-        settings = {"eval_every": 1, **settings}  # as every run did before there was such a setting
+        settings = {"eval_every": 1, "layers": base.PAPER, **settings}  # as in every run of before these settings
         settings, hints = dict(settings), typing.get_type_hints(cls)
         for name, value in settings.items():
             if not _fits(value, hints[name]):
@@ -485,6 +516,10 @@ def from_flags(values: flags.FlagValues) -> Config:
     """
     settings = {field.name: values[field.name].value for field in dataclasses.fields(Config)}
     settings["eval_datasets"] = tuple(settings["eval_datasets"] or ()) or None  # an empty list is none
+    of_network = ("channels", *networks.NETWORKS[settings["model"]].settings)
+    at_default = [name for name in of_network if values[name].present and settings[name] == getattr(Config, name)]
+    if at_default and settings["layers"] is None:  # which a Config cannot tell from what was not given
+        settings["layers"] = base.PAPER
     return Config(**settings)
 
 

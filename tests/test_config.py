@@ -79,7 +79,7 @@ def test_json_round_trip(tmp_path):
 def test_a_damaged_config_is_refused_by_what_is_wrong(tmp_path, damage, message):
     about = {"settings": {}, "class_names": ["a", "b"], "channels": 1, "train_images": 7}
     (tmp_path / "config.json").write_text(json.dumps(about))
-    assert config_lib.read_config(tmp_path)[0] == Config(eval_every=1)
+    assert config_lib.read_config(tmp_path)[0] == Config(eval_every=1, layers="paper")
     (tmp_path / "config.json").write_text(json.dumps(about | damage))
     with pytest.raises(ConfigError, match=message):
         config_lib.read_config(tmp_path)
@@ -165,6 +165,65 @@ def test_a_run_of_before_there_was_such_a_setting_is_evaluated_after_each_epoch(
     settings = workloads.tiny_config().to_json()
     del settings["eval_every"]
     assert Config.from_json(settings).eval_every == 1
+
+
+_SMALL_LADDER = {"channels": 64, "capsule_types": 16, "capsule_dim": 4, "operators": "capsule", "selection": "balanced"}
+
+
+@pytest.mark.parametrize(
+    "settings, image_size, expected",
+    [
+        ({}, 32, {**_SMALL_LADDER, "k": 192}),  # a fifth of 8x8 positions, of each of 16 types
+        ({"frame": "affine"}, 100, {**_SMALL_LADDER, "k": 112}),  # of the 6x6 positions of a picture of 28 pixels
+        ({}, 18, {**_SMALL_LADDER, "k": 16}),
+        ({"model": "capsnet"}, 32, {"channels": 64, "capsule_types": 16, "capsule_dim": 4, "k": 70}),
+        ({"model": "cnn"}, 32, {"channels": 32, "capsule_types": 32}),
+        ({"layers": "small", "k": 32}, 32, {**_SMALL_LADDER, "k": 32}),
+        ({"dataset": "sample", "layers": "small"}, 32, {**_SMALL_LADDER, "k": 192}),
+    ],
+)
+def test_few_images_of_one_s_own_get_small_layers(settings, image_size, expected):
+    config = Config(**{"dataset": "folder", **settings}).resolved(image_size, 0, 4_999)
+    assert config.layers == "small"
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "settings, images",
+    [
+        ({"dataset": "folder"}, 5_000),
+        ({"dataset": "folder"}, None),
+        ({"dataset": "folder", "layers": "paper"}, 100),
+        ({"dataset": "folder", "conv1_kernel": 5}, 100),
+        ({"dataset": "folder", "model": "cnn", "channels": 8}, 100),
+        ({"dataset": "sample"}, 100),
+    ],
+)
+def test_other_sets_and_whoever_sets_something_of_the_network_get_the_paper_s_layers(settings, images):
+    config = Config(**settings)
+    resolved = config.resolved(32, 0, images)
+    assert resolved.layers == "paper"
+    for name in ("channels", "capsule_types", "capsule_dim", "k", "operators", "selection"):
+        assert getattr(resolved, name) == getattr(config, name)
+
+
+def test_a_size_of_the_layers_that_is_given_at_its_default_is_still_given(parse):
+    assert parse("--dataset=folder", "--k=70").layers == "paper"
+    assert parse("--dataset=folder", "--model=cnn", "--seed=0").layers is None
+
+
+def test_a_run_with_small_layers_goes_on_by_the_same_command_and_an_older_one_keeps_the_paper_s():
+    command, folder = Config(dataset="folder"), pathlib.Path("runs/mine")
+    begun = command.resolved(32, 0, 180)
+    again = command.with_defaults_of(begun)
+    again.check_continues(begun, folder)
+    assert again.resolved(32, 0, 180) == begun
+    with pytest.raises(ConfigError, match="layers=paper: .*layers=small"):
+        dataclasses.replace(command, layers="paper").with_defaults_of(begun).check_continues(begun, folder)
+    settings = Config(dataset="folder").resolved(32, 0).to_json()  # as every run of before
+    del settings["layers"]
+    older = Config.from_json(settings)
+    assert command.with_defaults_of(older).resolved(32, 0, 180).k == older.k == 70
 
 
 def test_what_may_change_when_a_run_goes_on():

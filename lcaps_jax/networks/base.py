@@ -25,6 +25,9 @@ CAPSULE_DIM = 8
 POSE_DIM = 16
 CONV1_CHANNELS = 256
 CAPSULE_TYPES = 32
+PAPER, SMALL = LAYERS = ("paper", "small")
+# Settings of small convolutions, with half a million weights of capsules in place of five million.
+SMALL_CONVOLUTIONS = {"channels": 64, "capsule_types": 16, "capsule_dim": 4}
 _PRIMARY_STRIDE = 2
 
 
@@ -210,6 +213,20 @@ class Network(nn.Module):
         """
         del params, poses, labels, shape
         return None
+
+    @classmethod
+    def small_layers(cls, config: Settings, image_size: int) -> dict[str, Any]:
+        """Settings of the network's small layers by name, which a small set of one's own images gets.
+
+        Args:
+          config: Settings of a run, from which the sizes of the kernels are taken.
+          image_size: Pixels along a side of what the network sees.
+
+        Raises:
+          ArgumentError: The network does not fit such images.
+        """
+        del config, image_size
+        return {}
 
     @property
     def search_angles(self) -> tuple[float, ...]:

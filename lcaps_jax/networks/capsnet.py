@@ -7,7 +7,7 @@ Axes: ``B`` batch, ``I`` image size, ``C`` channels, ``n`` primary capsules, ``d
 from collections.abc import Mapping
 import functools
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flax import linen as nn
 import jax
@@ -108,6 +108,12 @@ class CapsNet(base.Network):
     pose_dim: int = POSE_DIM
     convolution: str = "auto"
     dtype: jnp.dtype = jnp.float32
+
+    @classmethod
+    def small_layers(cls, config: base.Settings, image_size: int) -> dict[str, Any]:
+        """Settings of small layers, those of the ladder's small convolutions."""
+        del config, image_size
+        return dict(base.SMALL_CONVOLUTIONS)
 
     def geometry(self, image_size: int) -> base.Geometry:
         """Grid of primary capsules on images of that size; raises ValueError where the kernels do not fit."""

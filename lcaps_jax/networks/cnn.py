@@ -4,6 +4,7 @@ Axes: ``B`` batch, ``I`` image size, ``C`` channels, ``J`` classes.
 """
 
 import functools
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -34,6 +35,12 @@ class ConvNet(base.Network):
     channels: int = CONV1_CHANNELS
     convolution: str = "auto"
     dtype: jnp.dtype = jnp.float32
+
+    @classmethod
+    def small_layers(cls, config: base.Settings, image_size: int) -> dict[str, Any]:
+        """Settings of small layers: an eighth of the channels."""
+        del config, image_size
+        return {"channels": CONV1_CHANNELS // 8}
 
     @nn.compact
     def __call__(

@@ -6,7 +6,7 @@ capsules, ``J`` classes, ``D``=16 class-capsule dimension, ``h`` hidden width.
 
 from collections.abc import Mapping
 import functools
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from flax import linen as nn
 from flax import struct
@@ -24,6 +24,8 @@ AGREEMENT, LENGTH = ACTIVITIES = ("agreement", "length")
 ACTIVE, BALANCED, RANDOM = SELECTIONS = ("active", "balanced", "random")
 CODE, CAPSULE = OPERATORS = ("code", "capsule")
 
+# Positions for one kept capsule of each type in small layers.
+_POSITIONS_FOR_ONE_KEPT = 5
 # Weight eps of the code loss (section 4).
 CODE_LOSS_WEIGHT = 1e-4
 # The released graph adds this to |s| before it divides.
@@ -281,6 +283,19 @@ class LadderCapsNet(base.Network):
         if network.variant != PAPER and network.operators != CODE:
             raise ArgumentError(f"{arg('operators')}={network.operators}: goes with {arg('variant')}={PAPER} alone.")
         return network
+
+    @classmethod
+    def small_layers(cls, config: base.Settings, image_size: int) -> dict[str, Any]:
+        """Settings of small layers: operators of each capsule's own, and a fifth of the capsules kept, of all types.
+
+        Raises:
+          ArgumentError: The images are too small for the kernels.
+        """
+        types = base.SMALL_CONVOLUTIONS["capsule_types"]
+        first, second, last = (getattr(config, name) for name in ("conv1_kernel", "conv2_kernel", "primary_kernel"))
+        positions = base.geometry(image_size, first, last, types, second).grid ** 2
+        kept = types * max(1, positions // _POSITIONS_FOR_ONE_KEPT)
+        return {**base.SMALL_CONVOLUTIONS, "k": kept, "operators": CAPSULE, "selection": BALANCED}
 
     def geometry(self, image_size: int) -> base.Geometry:
         """Grid of primary capsules on images of that size.

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from lcaps_jax import parallel
 from lcaps_jax.config import Config
 from lcaps_jax.networks import Network
+from lcaps_jax.networks.base import SMALL
 from lcaps_jax.training.plan import StepPlan
 
 _FEW_STEPS = 300  # below which the networks hardly learn
@@ -38,6 +39,8 @@ def text(config: Config, plan: StepPlan, network: Network, params: Mapping, chan
         f"{config.decay_steps} steps.{out}",
         layers_line(network, params, (config.image_size, config.image_size, channels)),
     ]
+    if config.layers == SMALL:
+        said.append("The layers are small ones, for few images; --layers=paper takes the paper's in a new --workdir.")
     if plan.total_steps < _FEW_STEPS:
         said.append(
             f"Warning: {plan.total_steps} steps are few, and most networks learn little in fewer than {_FEW_STEPS}. "
