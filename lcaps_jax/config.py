@@ -104,6 +104,12 @@ class Config:
     routing_iterations: int = _setting(3, "Iterations of CapsNet's routing.", minimum=1)
     decoder: bool = _setting(True, "CapsNet also reconstructs its images.")
 
+    ground: str | None = _setting(
+        None,
+        "Ground of the images, which is the median of an image's border: kept; or removed, so that it is 0 to the "
+        "network, as MNIST's is. Default: removed for a 'folder', kept for all others.",
+        choices=base.GROUNDS,
+    )
     frame: str = _setting(
         frames.NONE,
         "Frame in which the network sees an image, read off the image itself: its centre (centre), its centre, size "
@@ -358,6 +364,7 @@ class Config:
             self,
             image_size=image_size,
             max_shift=(0 if self.framed else max_shift) if self.max_shift is None else self.max_shift,
+            ground=self.ground or (base.REMOVED if self.dataset == folder.NAME else base.KEPT),
             shuffle=self.variant != released.RELEASED if self.shuffle is None else self.shuffle,
             eval_datasets=self.eval_datasets or (self.dataset,),
             **self._schedule(images),
@@ -436,7 +443,12 @@ class Config:
             raise ConfigError(
                 f"The run was made by another version: it has the settings {', '.join(unknown)}, unknown here."
             )
-        settings = {"eval_every": 1, "layers": base.PAPER, **settings}  # as in every run of before these settings
+        settings = {
+            "eval_every": 1,
+            "layers": base.PAPER,
+            "ground": base.KEPT,
+            **settings,
+        }  # as in every run of before these settings
         settings, hints = dict(settings), typing.get_type_hints(cls)
         for name, value in settings.items():
             if not _fits(value, hints[name]):

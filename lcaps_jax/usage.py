@@ -20,7 +20,7 @@ _ABOUT_DATA = (
     "validation_size", "train_size", "shuffle",
 )  # fmt: skip
 _ABOUT_EVALUATION = ("eval_datasets", "eval_every", "affnist_variants", "stop_at_error", "patience")
-_ABOUT_NETWORKS = ("model", "layers", "channels", "convolution", "precision", "frame", "frame_size")
+_ABOUT_NETWORKS = ("model", "layers", "channels", "convolution", "precision", "ground", "frame", "frame_size")
 _ABOUT_PROCESSES = ("distributed", "coordinator_address", "num_processes", "process_id")
 _ABOUT_RUNS = ("workdir",)
 

@@ -79,7 +79,7 @@ def test_json_round_trip(tmp_path):
 def test_a_damaged_config_is_refused_by_what_is_wrong(tmp_path, damage, message):
     about = {"settings": {}, "class_names": ["a", "b"], "channels": 1, "train_images": 7}
     (tmp_path / "config.json").write_text(json.dumps(about))
-    assert config_lib.read_config(tmp_path)[0] == Config(eval_every=1, layers="paper")
+    assert config_lib.read_config(tmp_path)[0] == Config(eval_every=1, layers="paper", ground="kept")
     (tmp_path / "config.json").write_text(json.dumps(about | damage))
     with pytest.raises(ConfigError, match=message):
         config_lib.read_config(tmp_path)
@@ -224,6 +224,15 @@ def test_a_run_with_small_layers_goes_on_by_the_same_command_and_an_older_one_ke
     del settings["layers"]
     older = Config.from_json(settings)
     assert command.with_defaults_of(older).resolved(32, 0, 180).k == older.k == 70
+
+
+def test_a_folder_s_images_are_seen_without_their_ground_and_others_and_older_runs_with_it():
+    assert Config(dataset="folder").resolved(32, 0, 10_000).ground == "removed"
+    assert Config(dataset="folder", ground="kept").resolved(32, 0, 180).ground == "kept"
+    assert Config(dataset="mnist").resolved(28, 0, 100).ground == "kept"
+    settings = Config(dataset="folder").resolved(32, 0).to_json()
+    del settings["ground"]
+    assert Config.from_json(settings).ground == "kept"
 
 
 def test_what_may_change_when_a_run_goes_on():

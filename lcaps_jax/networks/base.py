@@ -18,7 +18,7 @@ import numpy as np
 
 from lcaps_jax.convolution import conv_stack, output_size
 from lcaps_jax.errors import ArgumentError, arg
-from lcaps_jax.frames import Frame
+from lcaps_jax.frames import Frame, ground_of
 from lcaps_jax.precision import HIGHEST
 
 CAPSULE_DIM = 8
@@ -26,6 +26,7 @@ POSE_DIM = 16
 CONV1_CHANNELS = 256
 CAPSULE_TYPES = 32
 PAPER, SMALL = LAYERS = ("paper", "small")
+KEPT, REMOVED = GROUNDS = ("kept", "removed")
 # Settings of small convolutions, with half a million weights of capsules in place of five million.
 SMALL_CONVOLUTIONS = {"channels": 64, "capsule_types": 16, "capsule_dim": 4}
 _PRIMARY_STRIDE = 2
@@ -143,6 +144,10 @@ class Settings(Protocol):
         """Precision of float32 products on accelerators."""
 
     @property
+    def ground(self) -> str | None:
+        """Whether the network sees images with their ground, of ``GROUNDS``; None where the data set decides."""
+
+    @property
     def frame(self) -> str:
         """Kind of the frame that images are seen in, or ``"none"``."""
 
@@ -166,15 +171,18 @@ class Network(nn.Module):
       settings: Fields of the module by the settings of ``config.Config`` that fill them, without the settings that
         every network reads.
       matmul_precision: Precision in which accelerators multiply float32 in a call, of ``precision.MATMUL_PRECISIONS``.
+      ground: Whether the ground of an image, which is the median of its border, is "kept" or "removed" first. What is
+        removed becomes 0, as the ground of MNIST's digits is.
     """
 
     settings: ClassVar[Mapping[str, str]] = {}
     matmul_precision: str = dataclasses.field(default=HIGHEST, kw_only=True)
+    ground: str = dataclasses.field(default=KEPT, kw_only=True)
 
     def __init_subclass__(cls, **options):
-        """Has a network compute in its ``matmul_precision``, so that no network need think of it."""
+        """Has a network use its ``matmul_precision`` and its ``ground``, so that no network need think of them."""
         if "__call__" in vars(cls):
-            cls.__call__ = _in_matmul_precision(cls.__call__)  # type: ignore[method-assign]
+            cls.__call__ = _as_set(cls.__call__)  # type: ignore[method-assign]
         super().__init_subclass__(**options)
 
     @classmethod
@@ -192,6 +200,7 @@ class Network(nn.Module):
             convolution=config.convolution,
             dtype=jnp.dtype(config.precision),
             matmul_precision=config.matmul_precision,
+            ground=config.ground or KEPT,
             **fields,
         )
 
@@ -252,11 +261,13 @@ class Network(nn.Module):
         return None
 
 
-def _in_matmul_precision(call: Callable) -> Callable:
+def _as_set(call: Callable) -> Callable:
     @functools.wraps(call)
-    def wrapped(self, *arguments, **options):
+    def wrapped(self, images, *arguments, **options):
         with jax.default_matmul_precision(self.matmul_precision):
-            return call(self, *arguments, **options)
+            if self.ground == REMOVED:
+                images = images - ground_of(images)[..., None, None, :]
+            return call(self, images, *arguments, **options)
 
     return wrapped
 

@@ -41,6 +41,19 @@ def test_it_is_the_network_inside_on_the_picture_with_the_same_parameters(settin
 
 
 @pytest.mark.parametrize("settings", _NETWORKS)
+def test_without_its_ground_an_image_is_the_same_on_any_ground(settings):
+    removed, kept = (workloads.untrained_run(ground=ground, **settings) for ground in ("removed", "kept"))
+    images, light = _images(size=28) / 2, _images(size=28) / 2 + np.float32(0.4)
+    on_black = removed(images).activity
+    np.testing.assert_array_equal(on_black, kept(images).activity)  # where there is none to remove
+    without, with_ = (np.abs(run(light).activity - on_black).max() for run in (removed, kept))
+    assert with_ > 20 * without
+    # The frame is read off the image as it is, and the network inside sees its picture without the ground.
+    framed = workloads.untrained_run(ground="removed", frame="affine", **settings).network
+    assert (framed.ground, framed.network.ground) == ("kept", "removed")
+
+
+@pytest.mark.parametrize("settings", _NETWORKS)
 def test_whole_pixel_shifts_change_nothing_but_the_frame(settings):
     run = workloads.untrained_run(frame="affine", **settings)
     images = _images()

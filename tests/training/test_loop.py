@@ -298,6 +298,14 @@ def test_fit_says_its_steps_its_layers_and_that_they_are_few(tmp_path, capsys):
     assert [line["step"] for line in read_metrics(tmp_path) if line["split"] == "made"] == [10, 15]
 
 
+@pytest.mark.parametrize("layers", ["paper", "small"])
+def test_a_run_says_where_its_layers_are_small(layers):
+    run = workloads.untrained_run(layers=layers, k=4)
+    plan = training.StepPlan(images=105, batch_size=20, epochs=1, log_every=10)
+    text = opening.text(run.config, plan, run.network, run.params, channels=1, start=0)
+    assert ("small ones, for few images; --layers=paper takes the paper's" in text) == (layers == "small")
+
+
 @pytest.mark.parametrize("settings, layer", [
     ({"model": "capsnet"}, "routing 10x4 "), ({"model": "cnn"}, "conv1 kernel 5x5x1x8 "),
     ({"frame": "affine"}, "ladder 10x4 "),
