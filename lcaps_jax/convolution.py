@@ -190,6 +190,8 @@ def _patches_conv(x: jax.Array, kernel: jax.Array, stride: int, layout: str) -> 
         shifts = [lax.slice_in_dim(x, i, i + (out - 1) * stride + 1, stride, axis) for i in range(k)]
         x = jnp.concatenate(shifts, layout.index("C"))  # whose channels end as (column, row, channel)
     kernel = kernel.swapaxes(0, 1).reshape(-1, kernel.shape[3])
+    if layout == "CHWN":  # as one product of matrices, because XLA transposes the patches for any other
+        return einsum("co,cp->op", kernel, x.reshape(len(x), -1)).reshape(-1, *x.shape[1:])
     return einsum(f"{layout},CO->{layout.replace('C', 'O')}", x, kernel)
 
 
