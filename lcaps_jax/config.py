@@ -30,7 +30,7 @@ CONFIG_FILE = "config.json"
 _LARGEST = 2**31 - 1  # integer setting; JAX counts in 32 bits, seeds among them
 _AFFNIST_VARIANTS = 32  # of each digit, in the official set
 
-# What follows from the number of training images where it is not given; see docs/tutorial.md.
+# What follows from the number of training images where it is not given; see docs/own_images.md.
 _BATCH, _LEAST_BATCH, _STEPS_PER_EPOCH = 100, 20, 20
 _EPOCHS, _FEW_STEPS, _SMALL_SET_STEPS = 10, 500, 800
 _FEW_IMAGES = 5000  # of one's own, for which small layers do
@@ -402,7 +402,7 @@ class Config:
         """Sizes of the layers, which follow from the number of training images where not given.
 
         The paper's network has millions of weights for each class. A small set of one's own images gets layers that
-        train in a tenth of the time, and a ladder with operators of each capsule's own; see docs/tutorial.md.
+        train in a tenth of the time, and a ladder with operators of each capsule's own; see docs/own_images.md.
         """
         layers = self.layers
         if layers is None:

@@ -100,7 +100,7 @@ def test_the_network_of_the_pages_is_the_one_of_the_package():
 
 
 def test_the_pages_say_which_settings_follow_from_the_number_of_images():
-    text = (workloads.REPOSITORY / "docs" / "tutorial.md").read_text()
+    text = (workloads.REPOSITORY / "docs" / "own_images.md").read_text()
     assert "| 5,000 or more | 100 | 10 | times 0.9 every 1000 steps |" in text
     assert (
         "| a twentieth of them in tens, from 20 to 100 | 800 steps' worth | falls to an eighth over the run |" in text
