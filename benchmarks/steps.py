@@ -59,12 +59,14 @@ class Prepared:
       config: Settings of the case.
       parameters: Number of parameters of the network.
       compile_seconds: Seconds of the first call, less those of its steps.
+      program: Compiles the steps once more, and gives the compiled program as text.
     """
 
     run: Callable[[], None]
     config: Config
     parameters: int
     compile_seconds: float
+    program: Callable[[], str]
 
 
 def prepare(config: Config, classes: int = 10) -> Prepared:
@@ -89,7 +91,13 @@ def prepare(config: Config, classes: int = 10) -> Prepared:
         began = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - began)
-    return Prepared(run, config, parameters, seconds[0] - seconds[1])
+    return Prepared(
+        run,
+        config,
+        parameters,
+        compile_seconds=seconds[0] - seconds[1],
+        program=lambda: steps.lower(state, train_data, batches).compile().as_text(),
+    )
 
 
 def peak_memory_gib() -> float:

@@ -25,6 +25,14 @@ AUTO, SPECTRAL, DIRECT = METHODS = ("auto", "spectral", "direct")
 # What "auto" is where the program is not for a CPU: direct, but a product over patches for the images themselves.
 _ACCELERATED = "accelerated"
 LAYOUTS = ("NHWC", "CHWN")
+# Names of the parts of a convolution in a compiled program, for those who read a profile.
+PATCHES, IMAGES, KERNEL, PRODUCT, OUTPUTS = (
+    "patches_conv",
+    "transform_images",
+    "transform_kernel",
+    "product_of_spectra",
+    "transform_outputs",
+)
 
 # Below this many input channels a matrix product over image patches beats the transforms.
 _FEW_CHANNELS = 16
@@ -182,6 +190,7 @@ def _reorder(x: jax.Array, layout: str, wanted: str) -> jax.Array:
     return x.transpose([layout.index(axis) for axis in wanted])
 
 
+@jax.named_scope(PATCHES)
 def _patches_conv(x: jax.Array, kernel: jax.Array, stride: int, layout: str) -> jax.Array:
     """One matrix product over the ``k*k*C`` values under the kernel, gathered one axis at a time; keeps the layout."""
     k = kernel.shape[0]
@@ -212,27 +221,31 @@ def _spectral_conv(x: jax.Array, kernel: jax.Array, stride: int) -> _Ordered:
     n_y, n_x = m_y + taps - 1, m_x + taps - 1
     dft = _correlation(n_y, n_x, taps, m_y, m_x)
 
-    # Crop what no output sees, pad what only the last tile and the kernel's added zeros see.
-    used = [((tiles * m + taps - 1) * stride) for tiles, m in ((tiles_y, m_y), (tiles_x, m_x))]
-    x = x[:, : used[0], : used[1]]
-    x = jnp.pad(x, ((0, 0), (0, used[0] - x.shape[1]), (0, used[1] - x.shape[2]), (0, 0)))
-    x = x.reshape(channels, used[0] // stride, stride, used[1] // stride, stride, batch)
-    tiles = [x[:, i * m_y : i * m_y + n_y, :, j * m_x : j * m_x + n_x] for i in range(tiles_y) for j in range(tiles_x)]
-    x = jnp.stack(tiles)  # [tiles, C, n, s, n, s, B]
-    x = x.transpose(2, 4, 3, 5, 1, 0, 6).reshape(n_y, n_x, -1)
+    with jax.named_scope(IMAGES):
+        # Crop what no output sees, pad what only the last tile and the kernel's added zeros see.
+        used = [((tiles * m + taps - 1) * stride) for tiles, m in ((tiles_y, m_y), (tiles_x, m_x))]
+        x = x[:, : used[0], : used[1]]
+        x = jnp.pad(x, ((0, 0), (0, used[0] - x.shape[1]), (0, used[1] - x.shape[2]), (0, 0)))
+        x = x.reshape(channels, used[0] // stride, stride, used[1] // stride, stride, batch)
+        corners = [(i * m_y, j * m_x) for i in range(tiles_y) for j in range(tiles_x)]
+        x = jnp.stack([x[:, i : i + n_y, :, j : j + n_x] for i, j in corners])  # [tiles, C, n, s, n, s, B]
+        x = x.transpose(2, 4, 3, 5, 1, 0, 6).reshape(n_y, n_x, -1)
+        depth = stride * stride * channels
+        x_spectrum = _analyse(x, *dft.forward).reshape(-1, depth, len(corners) * batch)
 
-    extra = taps * stride - k
-    w = jnp.pad(kernel, ((0, extra), (0, extra), (0, 0), (0, 0)))
-    w = w.reshape(taps, stride, taps, stride, channels, outputs).transpose(0, 2, 1, 3, 4, 5).reshape(taps, taps, -1)
+    with jax.named_scope(KERNEL):
+        extra = taps * stride - k
+        w = jnp.pad(kernel, ((0, extra), (0, extra), (0, 0), (0, 0)))
+        w = w.reshape(taps, stride, taps, stride, channels, outputs).transpose(0, 2, 1, 3, 4, 5)
+        w_spectrum = _analyse(w.reshape(taps, taps, -1), *dft.filter).reshape(-1, depth, outputs)
 
-    depth = stride * stride * channels
-    x_spectrum = _analyse(x, *dft.forward).reshape(-1, depth, len(tiles) * batch)
-    w_spectrum = _analyse(w, *dft.filter).reshape(-1, depth, outputs)
-    y_spectrum = einsum("rcb,rco->rbo", x_spectrum, w_spectrum)
-    y = _synthesise(y_spectrum.reshape(len(x_spectrum), -1), *dft.backward)
+    with jax.named_scope(PRODUCT):
+        y_spectrum = einsum("rcb,rco->rbo", x_spectrum, w_spectrum)
 
-    y = y.reshape(m_y, m_x, tiles_y, tiles_x, batch, outputs).transpose(2, 0, 3, 1, 4, 5)
-    y = y.reshape(tiles_y * m_y, tiles_x * m_x, batch, outputs)[:rows, :columns]
+    with jax.named_scope(OUTPUTS):
+        y = _synthesise(y_spectrum.reshape(len(x_spectrum), -1), *dft.backward)
+        y = y.reshape(m_y, m_x, tiles_y, tiles_x, batch, outputs).transpose(2, 0, 3, 1, 4, 5)
+        y = y.reshape(tiles_y * m_y, tiles_x * m_x, batch, outputs)[:rows, :columns]
     return _Ordered(y, "HWNC")
 
 

@@ -22,6 +22,8 @@ from lcaps_jax.networks import Network
 
 # Streams of randomness that all start at the run's seed.
 INIT, ORDER, SHIFT = range(3)
+# Name of the optimizer's part in a compiled program, for those who read a profile.
+UPDATE = "update"
 # Stream of dropout within the stream of a step's shifts; its number lies beyond every position in a batch.
 DROPOUT = 2**31
 
@@ -144,8 +146,9 @@ def make_train_steps(
         loss_and_gradients = jax.value_and_grad(loss_and_errors, has_aux=True)
         (loss, errors), gradients = loss_and_gradients(state.params, images, labels, dropout_keys)
         gradients, loss = parallel.mean((gradients, loss))
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope(UPDATE):
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state), {"loss": loss, "errors": parallel.total(errors)}
 
     def train_steps(state, train_data, batches):
