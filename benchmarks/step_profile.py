@@ -53,6 +53,7 @@ PARTS = {
 _COLOURS = dict(
     zip((*PARTS, REST), ("#1f5a99", "#4a90d9", "#9cc4ee", "#8c6bb1", "#e08214", "#b2182b", "#4d9221", "#999"))
 )
+_LIGHT = ("transforms of kernels",)
 
 _CONTROL = ("while", "conditional", "call")  # whose time is that of the ops within
 _SLICES = ("dynamic-slice", "slice", "gather")
@@ -263,8 +264,8 @@ def draw(cases: Mapping[str, Mapping]) -> Figure:
             axes.barh(place, milliseconds, 0.5, left=left, color=_COLOURS[name])
             axes.barh(place + 0.36, products, 0.14, left=left_flop, color=_COLOURS[name], alpha=0.6)
             if part["seconds"] > 0.035 * longest:
-                middle = left + milliseconds / 2
-                axes.text(middle, place, f"{milliseconds:.0f}", ha="center", va="center", fontsize=8, color="white")
+                middle, ink = left + milliseconds / 2, "black" if name in _LIGHT else "white"
+                axes.text(middle, place, f"{milliseconds:.0f}", ha="center", va="center", fontsize=8, color=ink)
             left, left_flop = left + milliseconds, left_flop + products
     axes.set_yticks(range(len(cases)), cases)
     axes.invert_yaxis()
