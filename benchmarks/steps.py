@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import resource
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,7 @@ def prepare(config: Config, classes: int = 10) -> Prepared:
     train_data = parallel.replicate(training.TrainData(images, labels, jax.random.key(0)))
     state = parallel.replicate(training.compute_once(lambda: training.init_state(network, optimizer, config, 1)))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    steps = training.make_train_steps(network, optimizer, config.max_shift)
+    steps: Any = training.make_train_steps(network, optimizer, config.max_shift)
     batches = training.make_batches(rng.integers(0, 1000, (STEPS_A_CALL, config.batch_size)).astype(np.int32))
 
     def run():
