@@ -25,6 +25,7 @@ from lcaps_jax.training import read_metrics
 NETWORKS = {
     "ladder": (),
     "ladder in its frame": ("--frame=affine",),
+    "ladder in its frame, by distance": ("--frame=affine", "--ground=distance"),
     "CapsNet": ("--model=capsnet",),
     "CNN": ("--model=cnn",),
 }

@@ -26,7 +26,7 @@ POSE_DIM = 16
 CONV1_CHANNELS = 256
 CAPSULE_TYPES = 32
 PAPER, SMALL = LAYERS = ("paper", "small")
-KEPT, REMOVED = GROUNDS = ("kept", "removed")
+KEPT, REMOVED, DISTANCE = GROUNDS = ("kept", "removed", "distance")
 # Settings of small convolutions, with half a million weights of capsules in place of five million.
 SMALL_CONVOLUTIONS = {"channels": 64, "capsule_types": 16, "capsule_dim": 4}
 _PRIMARY_STRIDE = 2
@@ -171,8 +171,9 @@ class Network(nn.Module):
       settings: Fields of the module by the settings of ``config.Config`` that fill them, without the settings that
         every network reads.
       matmul_precision: Precision in which accelerators multiply float32 in a call, of ``precision.MATMUL_PRECISIONS``.
-      ground: Whether the ground of an image, which is the median of its border, is "kept" or "removed" first. What is
-        removed becomes 0, as the ground of MNIST's digits is.
+      ground: Whether the ground of an image, which is the median of its border, is "kept" or "removed" first, or the
+        network sees the "distance" of each pixel from it, averaged over the channels, in every channel. A ground that
+        is not kept becomes 0, as that of MNIST's digits is.
     """
 
     settings: ClassVar[Mapping[str, str]] = {}
@@ -265,8 +266,10 @@ def _as_set(call: Callable) -> Callable:
     @functools.wraps(call)
     def wrapped(self, images, *arguments, **options):
         with jax.default_matmul_precision(self.matmul_precision):
-            if self.ground == REMOVED:
+            if self.ground != KEPT:
                 images = images - ground_of(images)[..., None, None, :]
+            if self.ground == DISTANCE:
+                images = jnp.broadcast_to(jnp.mean(jnp.abs(images), axis=-1, keepdims=True), images.shape)
             return call(self, images, *arguments, **options)
 
     return wrapped

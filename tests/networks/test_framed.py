@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcaps_jax import data, frames
+from lcaps_jax import data, frames, networks
 from lcaps_jax.data import affnist
 from lcaps_jax.errors import ArgumentError
 from lcaps_jax.networks import framed
+from lcaps_jax.training.steps import compute_once, init_params
 import workloads
 
 _NETWORKS = [{}, {"model": "capsnet"}, {"model": "cnn"}]
@@ -51,6 +52,20 @@ def test_without_its_ground_an_image_is_the_same_on_any_ground(settings):
     # The frame is read off the image as it is, and the network inside sees its picture without the ground.
     framed = workloads.untrained_run(ground="removed", frame="affine", **settings).network
     assert (framed.ground, framed.network.ground) == ("kept", "removed")
+
+
+@pytest.mark.parametrize("settings", _NETWORKS)
+def test_by_the_distance_from_its_ground_an_image_is_the_same_in_other_colours(settings):
+    config = workloads.tiny_config(ground="distance", **settings)
+    network = networks.from_config(config, 10)
+    params = compute_once(lambda: init_params(network, config, 3))
+    see = jax.jit(lambda images: network.apply({"params": params}, images).activity)
+    grey = _images(size=28) / 2
+    red_on_black = np.concatenate([grey, 0 * grey, 0 * grey], axis=-1)
+    dark_on_colour = np.float32([0.3, 0.9, 0.6]) - red_on_black[..., [1, 0, 2]]
+    expected = see(red_on_black)
+    np.testing.assert_allclose(see(dark_on_colour), expected, atol=1e-5)
+    assert np.abs(see(red_on_black / 2) - expected).max() > 1e-5  # it does see what is there
 
 
 @pytest.mark.parametrize("settings", _NETWORKS)
