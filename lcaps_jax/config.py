@@ -106,9 +106,9 @@ class Config:
 
     ground: str | None = _setting(
         None,
-        "Ground of the images, which is the median of an image's border: kept; removed, so that it is 0 to the network, "
-        "as MNIST's is; or the network sees each pixel's distance from it, so that colours do not count. Default: "
-        "removed for a 'folder', kept for all others.",
+        "Ground of the images, which is the median of an image's border: kept; removed, so that it is 0 to the "
+        "network, as MNIST's is; or the network sees each pixel's distance from it, so that colours do not count. "
+        "Default: removed for a 'folder', kept for all others.",
         choices=base.GROUNDS,
     )
     frame: str = _setting(
