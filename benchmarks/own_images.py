@@ -27,7 +27,9 @@ NETWORKS = {
     "ladder in its frame": ("--frame=affine",),
     "ladder in its frame, by distance": ("--frame=affine", "--ground=distance"),
     "CapsNet": ("--model=capsnet",),
+    "CapsNet in its frame": ("--model=capsnet", "--frame=affine"),
     "CNN": ("--model=cnn",),
+    "CNN in its frame": ("--model=cnn", "--frame=affine"),
 }
 _SIZES = (10, 30, 100, 300)
 _LAST_STEPS = 100  # over which the training error is a mean
