@@ -444,13 +444,9 @@ class Config:
             raise ConfigError(
                 f"The run was made by another version: it has the settings {', '.join(unknown)}, unknown here."
             )
-        settings = {
-            "eval_every": 1,
-            "layers": base.PAPER,
-            "ground": base.KEPT,
-            **settings,
-        }  # as in every run of before these settings
-        settings, hints = dict(settings), typing.get_type_hints(cls)
+        # Runs of before these settings have these values.
+        settings = {"eval_every": 1, "layers": base.PAPER, "ground": base.KEPT, **settings}
+        hints = typing.get_type_hints(cls)
         for name, value in settings.items():
             if not _fits(value, hints[name]):
                 raise ConfigError(f"The run's {name} is {value!r}: the settings are damaged, or of another version.")
