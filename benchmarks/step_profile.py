@@ -31,6 +31,7 @@ from benchmarks import step_time, steps, timing
 from lcaps_jax import convolution, runtime
 from lcaps_jax.config import Config
 from lcaps_jax.training.steps import UPDATE
+from lcaps_jax.views import plots
 
 CASES = (
     "MNIST 9x9, K=70",
@@ -50,10 +51,18 @@ PARTS = {
     "routing, decoder": ("/routing/", "/decoder/"),
     STATE: (f"/{UPDATE}/",),
 }
-_COLOURS = dict(
-    zip((*PARTS, REST), ("#1f5a99", "#4a90d9", "#9cc4ee", "#8c6bb1", "#e08214", "#b2182b", "#4d9221", "#999"))
-)
-_LIGHT = ("transforms of kernels",)
+# The colour of each part and how strong it is. Parts of one kind share a colour.
+_COLOURS: dict[str, tuple[str, float]] = {
+    "products of spectra": (plots.AMOUNT, 1),
+    "transforms of images": (plots.AMOUNT, 0.6),
+    "transforms of kernels": (plots.AMOUNT, 0.3),
+    "Conv1, ReLU, biases": (plots.THIRD, 1),
+    "class networks, ladder": (plots.SECOND, 1),
+    "routing, decoder": (plots.SECOND, 0.5),
+    STATE: ("black", 0.85),
+    REST: (plots.OTHER, 1),
+}
+_DARK = ("products of spectra", STATE)  # on which ink is white
 
 _CONTROL = ("while", "conditional", "call")  # whose time is that of the ops within
 _SLICES = ("dynamic-slice", "slice", "gather")
@@ -261,10 +270,11 @@ def draw(cases: Mapping[str, Mapping]) -> Figure:
         rate, left, left_flop = timing.matmul_flops(case["matmul_seconds"]), 0.0, 0.0
         for name, part in case["parts"].items():
             milliseconds, products = 1e3 * part["seconds"], 1e3 * part["flop"] / rate
-            axes.barh(place, milliseconds, 0.5, left=left, color=_COLOURS[name])
-            axes.barh(place + 0.36, products, 0.14, left=left_flop, color=_COLOURS[name], alpha=0.6)
+            colour, strength = _COLOURS[name]
+            axes.barh(place, milliseconds, 0.5, left=left, color=colour, alpha=strength)
+            axes.barh(place + 0.36, products, 0.14, left=left_flop, color=colour, alpha=strength)
             if part["seconds"] > 0.035 * longest:
-                middle, ink = left + milliseconds / 2, "black" if name in _LIGHT else "white"
+                middle, ink = left + milliseconds / 2, "white" if name in _DARK else "black"
                 axes.text(middle, place, f"{milliseconds:.0f}", ha="center", va="center", fontsize=8, color=ink)
             left, left_flop = left + milliseconds, left_flop + products
     axes.set_yticks(range(len(cases)), cases)
@@ -272,7 +282,7 @@ def draw(cases: Mapping[str, Mapping]) -> Figure:
     axes.set_xlabel("ms a step of 100 images on one core; the thin bars are the products alone, at the full rate")
     axes.spines[["top", "right"]].set_visible(False)
     drawn = [name for name in _COLOURS if any(name in case["parts"] for case in cases.values())]
-    handles = [Patch(color=_COLOURS[name], label=name) for name in drawn]
+    handles = [Patch(facecolor=_COLOURS[name][0], alpha=_COLOURS[name][1], label=name) for name in drawn]
     figure.legend(handles=handles, loc="upper center", ncols=4, fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 0.9))
     return figure

@@ -10,6 +10,8 @@ import pathlib
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from lcaps_jax.views import plots
+
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 # The floors, from the ground: rooms of the package, which import from below alone, and what stands around it.
 FLOORS = (
@@ -86,7 +88,7 @@ def draw() -> Figure:
             axes.add_patch(
                 FancyBboxPatch(
                     (x - 0.8, y - 0.22), 1.6, 0.44, boxstyle="round,pad=0.04",
-                    facecolor="#fff3d6" if outside else "#dce8f5", edgecolor="#555555", zorder=3,
+                    facecolor=plots.OUTSIDE if outside else plots.BOX, edgecolor=plots.LINE, zorder=3,
                 )
             )  # fmt: skip
             axes.text(x, y, room, ha="center", va="center", fontsize=10, zorder=4)
@@ -96,7 +98,7 @@ def draw() -> Figure:
             bend = 0.0 if abs(y - end_y) < 1.5 else 0.12 if end_x <= x else -0.12
             axes.add_patch(
                 FancyArrowPatch(
-                    (x, y - 0.26), (end_x, end_y + 0.26), arrowstyle="-|>", mutation_scale=9, color="#777777",
+                    (x, y - 0.26), (end_x, end_y + 0.26), arrowstyle="-|>", mutation_scale=9, color=plots.LINE,
                     linewidth=0.8, connectionstyle=f"arc3,rad={bend}", zorder=2,
                 )
             )  # fmt: skip

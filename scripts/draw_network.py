@@ -20,7 +20,6 @@ _DPI = 120
 _COLOURS = 96  # of the file, which is then small
 _GRID = 6  # positions along a side of the primary capsules that are drawn
 _DIM = 4  # dimension of the capsules that are drawn
-_LINE, _LIGHT = "#555555", "#e9eef3"
 _SIDE = 1.4  # of what stands at the bottom
 _BOTTOM = 1.45
 
@@ -35,21 +34,21 @@ def draw() -> Figure:
     axes.set(xlim=(0, 10), ylim=(0.7, 5.4), aspect="auto")
     axes.axis("off")
     for i in range(4):
-        _box(axes, 2.35 + 0.15 * i, _BOTTOM + 0.45 - 0.15 * i, 0.95, 0.95, _LIGHT)
+        _box(axes, 2.35 + 0.15 * i, _BOTTOM + 0.45 - 0.15 * i, 0.95, 0.95, plots.BOX)
     # Of each block of the digit the brightness, so that the kept ones lie on the strokes.
     ink = digit[2:26, 2:26].reshape(_GRID, 4, _GRID, 4).sum(axis=(1, 3))
     is_kept = ink >= np.sort(ink, axis=None)[-8]
-    _grid(axes, 4.4, _BOTTOM, _SIDE, is_kept, (_LIGHT, plots.KEPT))
+    _grid(axes, 4.4, _BOTTOM, _SIDE, is_kept, (plots.BOX, plots.KEPT))
     numbers = np.random.default_rng(4).uniform(0.25, 1, (2, is_kept.sum(), _DIM))
     numbers[1] = np.clip(numbers[0] + np.random.default_rng(5).normal(0, 0.1, numbers[0].shape), 0.2, 1)
     for x, rows in ((6.35, numbers[0]), (9.05, numbers[1])):
         _vectors(axes, x, rows)
     _grid(axes, 7.45, 2.72, 0.8, is_kept, ("black", "white"))
     for j in range(10):
-        _box(axes, 6.45 + 0.29 * j, 4.35, 0.23, 0.42, plots.TRUE if j == label else _LIGHT)
+        _box(axes, 6.45 + 0.29 * j, 4.35, 0.23, 0.42, plots.TRUE if j == label else plots.BOX)
         axes.text(
             6.565 + 0.29 * j, 4.55, str(j), ha="center", va="center", fontsize=_FONT - 3,
-            color="white" if j == label else _LINE,
+            color="white" if j == label else plots.LINE,
         )  # fmt: skip
     _arrows(axes)
     _words(axes)
@@ -57,7 +56,7 @@ def draw() -> Figure:
 
 
 def _box(axes, x: float, y: float, width: float, height: float, colour, **style) -> None:
-    axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=_LINE, linewidth=0.8, **style))
+    axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=plots.LINE, linewidth=0.8, **style))
 
 
 def _grid(axes, x: float, y: float, side: float, chosen: np.ndarray, colours: tuple[str, str]) -> None:
@@ -90,7 +89,7 @@ def _arrows(axes) -> None:
         ((8.3, 3.2), (8.95, 3.45), {"linestyle": "--"}),
         ((7.05, 1.85), (8.97, 1.85), {"arrowstyle": "<|-|>", "linewidth": 3, "color": plots.TRUE}),
     ):
-        style = {"arrowstyle": "-|>", "linewidth": 2, "color": _LINE, "mutation_scale": 16} | style
+        style = {"arrowstyle": "-|>", "linewidth": 2, "color": plots.LINE, "mutation_scale": 16} | style
         axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, zorder=5, **style))
 
 

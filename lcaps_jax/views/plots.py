@@ -10,6 +10,7 @@ import textwrap
 import jax
 from matplotlib import colormaps
 from matplotlib.artist import Artist
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -40,16 +41,20 @@ _DPI = 130
 TRUE = "#009E73"  # the true class, and what is right
 WRONG = "#D55E00"  # a class that was predicted and is not the true one, and what is wrong
 PREDICTED = "#333333"  # the predicted class where nobody has said which is true
-OTHER = "#BBBBBB"  # every other class
+OTHER = "#BBBBBB"  # every other class, and the rest of a whole
 KEPT = "#E69F00"  # kept capsules
 FRAME = "#56B4E9"  # the frame in which an image is seen
-AMOUNT, SECOND = "#0072B2", "#CC79A7"  # how much there is of something, and of something else beside it
+# How much there is of something, and of something else beside it.
+AMOUNT, SECOND, THIRD = "#0072B2", "#CC79A7", "#F0E442"
 CHANCE = "#777777"  # the error of guessing
 # Several networks or sets, which differ in their dashes and marks where there are more of them than colours without
 # another meaning.
 SERIES = cycler(linestyle=["-", "--", ":"], marker=["o", "s", "^"]) * cycler(color=[AMOUNT, SECOND, "#000000"])
-_SMALL_PRINT = "#555555"
+LINE = "#555555"  # small print, and the lines of drawings
+BOX, OUTSIDE = "#E9EEF3", "#FFF3D6"  # parts of what is drawn, and those that one starts from outside
 _MISTAKEN = LinearSegmentedColormap.from_list("mistaken", ["white", WRONG])
+# The dimensions of a pose, from the first to the last; the lightest yellow is left out, which is faint on white.
+_DIMENSIONS = LinearSegmentedColormap.from_list("dimensions", colormaps["cividis"](np.linspace(0, 0.9, 256)))
 
 # The ladder network, drawn by scripts/draw_network.py, which puts a copy into docs/images; and what it shows.
 NETWORK = pathlib.Path(__file__).with_name("network.png")
@@ -238,10 +243,12 @@ def _show_chance(axes, classes: Collection[int], highest: float, labelled: bool 
     for chance in sorted({100 * (1 - 1 / number) for number in classes}):
         if highest >= chance / 2:
             axes.axhline(chance, color=CHANCE, linewidth=0.8, zorder=1)
-            axes.annotate(
-                f"chance, {chance:.3g} %" if labelled else "", (0.99, chance), xycoords=axes.get_yaxis_transform(),
-                xytext=(0, -2), textcoords="offset points", ha="right", va="top", fontsize=8, color=CHANCE,
-            )  # fmt: skip
+            if labelled:  # on white, because curves may cross it
+                axes.annotate(
+                    f"chance, {chance:.3g} %", (0.99, chance), xycoords=axes.get_yaxis_transform(), xytext=(0, -4),
+                    textcoords="offset points", ha="right", va="top", fontsize=8, color=CHANCE,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+                )  # fmt: skip
 
 
 def confusion_matrix(evaluation: Evaluation, class_names: Sequence[str], name: str) -> Figure:
@@ -300,9 +307,7 @@ def worst_mistakes(evaluation: Evaluation, split: TestSet, class_names: Sequence
     for axes, i, image, label in zip(grid, worst, shown.images, shown.labels):
         show_image(axes, image)
         true, predicted = class_names[label], class_names[evaluation.predicted[i]]
-        _write_above(
-            axes, (f"margin {evaluation.margin[i]:.2f}", _SMALL_PRINT), (f"as {predicted}", WRONG), (true, TRUE)
-        )
+        _write_above(axes, (f"margin {evaluation.margin[i]:.2f}", LINE), (f"as {predicted}", WRONG), (true, TRUE))
     figure.suptitle(f"{_plain(name)}: the {len(worst)} worst of {len(wrong)} mistakes")
     return figure
 
@@ -376,7 +381,7 @@ def kept_capsules(
 def _write_below(figure: Figure, words: str) -> None:
     """Writes sentences below all axes, in lines of the figure's width."""
     lines = textwrap.fill(words.replace(" %", "\N{NO-BREAK SPACE}%"), round(13 * figure.get_figwidth()))
-    figure.supxlabel(lines, fontsize=8.5, color=_SMALL_PRINT)
+    figure.supxlabel(lines, fontsize=8.5, color=LINE)
 
 
 def _show_kept(axes, output: NetworkOutput, i: int, sizes: Geometry, most: int | None = None) -> None:
@@ -443,7 +448,7 @@ def poses(
                 0.5, -0.05, f"{predicted} {_RIGHT if right else _WRONG}", fontsize=12, fontweight="bold",
                 color=TRUE if right else WRONG,
             )  # fmt: skip
-            below(0.5, -0.24, f"errs {errors[name][column]:.1f} %", fontsize=8, color=_SMALL_PRINT)
+            below(0.5, -0.24, f"errs {errors[name][column]:.1f} %", fontsize=8, color=LINE)
             if column == 0:
                 axis.text(-0.1, 0.5, name, transform=axis.transAxes, rotation=90, ha="center", va="center", fontsize=10)
     return figure
@@ -681,6 +686,8 @@ def activity_under(
 ) -> Figure:
     """Activity of a digit's class above its pose, one line for each dimension, as the digit is transformed.
 
+    The colour of such a line says which dimension it is, and a bar below all says how.
+
     Args:
       label: Class of the digit.
       sweeps: Amounts ``[M]`` by name of the transformation.
@@ -696,11 +703,17 @@ def activity_under(
         grid[0, column].set(title=sweep, ylim=(0, 1.02))
         for row, name in enumerate(posed, start=1):
             pose = np.asarray(results[name][sweep]["pose"])
-            grid[row, column].set_prop_cycle(color=colormaps["cividis"](np.linspace(0, 0.9, pose.shape[1])))
+            grid[row, column].set_prop_cycle(color=_DIMENSIONS(np.linspace(0, 1, pose.shape[1])))
             grid[row, column].plot(values, pose, linewidth=0.8)
         grid[-1, column].set_xlabel(sweep)
     grid[0, 0].set_ylabel(f"activity of class {label}")
     for row, name in enumerate(posed, start=1):
         grid[row, 0].set_ylabel(f"pose of class {label}\n{name}", fontsize=8)
+    if posed:
+        bar = figure.colorbar(
+            ScalarMappable(cmap=_DIMENSIONS), ax=grid, orientation="horizontal", ticks=(0, 1), aspect=60, shrink=0.5
+        )
+        bar.ax.set_xticklabels(["first", "last"])
+        bar.set_label("dimension of the pose")
     _legend_above(figure)
     return figure

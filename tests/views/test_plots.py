@@ -155,7 +155,9 @@ def test_training_curve_has_a_line_for_each_split_and_one_at_chance():
     assert [train.get_label(), sample.get_label()] == ["train", "sample"]
     np.testing.assert_allclose(sample.get_ydata()[-1], 85 / 19)
     np.testing.assert_allclose(chance.get_ydata(), 90)
-    assert [text.get_text() for text in errors.texts] == ["chance, 90 %"]
+    (label,) = errors.texts
+    assert label.get_text() == "chance, 90 %" and _hex(label.get_bbox_patch()) == "#FFFFFF"
+    assert label.zorder > max(line.zorder for line in errors.lines)
     assert len(losses.lines) == 2 and not losses.texts
 
 
@@ -204,11 +206,13 @@ def test_colours_are_named_in_one_place_and_those_with_a_meaning_are_not_used_fo
     assert len(set(_SIGNS)) == len(_SIGNS)
     assert not set(_SIGNS) & {style["color"] for style in plots.SERIES}
     assert len({tuple(style.items()) for style in plots.SERIES}) == len(plots.SERIES) >= 9
-    rooms = ("lcaps_jax", "experiments", "benchmarks")
+    rooms = ("lcaps_jax", "experiments", "benchmarks", "scripts")
     files = [path for room in rooms for path in workloads.REPOSITORY.glob(f"{room}/**/*.py")]
     named = re.compile(r"tab:|[\"']C\d[\"']|\b(edge|face)?color=\[?[\"'](?!white|black)")
+    by_number = re.compile(r"[\"']#(?!000000)[\da-fA-F]{3,8}[\"']")
     assert len(files) > 50
     assert [path.name for path in files if named.search(path.read_text())] == []
+    assert [path.name for path in files if by_number.search(path.read_text())] == ["plots.py"]
 
 
 def test_no_curve_or_bar_has_matplotlib_s_own_colours():
@@ -226,9 +230,21 @@ def test_no_curve_or_bar_has_matplotlib_s_own_colours():
             plots.activity_under(3, {"rotation": np.arange(3)}, posed),
         ]  # fmt: skip
     for figure in figures:
-        for axes in figure.axes:
+        for axes in (axes for axes in figure.axes if axes.get_label() != "<colorbar>"):
             drawn = [*(line.get_color() for line in axes.lines), *(bar.get_facecolor() for bar in axes.patches)]
             assert drawn and not any(matplotlib.colors.same_color(colour, strange) for colour in drawn)
+
+
+def test_a_bar_says_which_dimension_of_a_pose_a_line_is():
+    swept = {"activity": np.arange(3), "pose": np.ones((3, 4))}
+    figure = plots.activity_under(3, {"rotation": np.arange(3)}, {"one": {"rotation": swept}})
+    *_, lines, bar = figure.axes
+    assert bar.get_xlabel() == "dimension of the pose"
+    assert [label.get_text() for label in bar.get_xticklabels()] == ["first", "last"]
+    ends = bar.collections[-1].get_cmap()([0.0, 1.0])
+    np.testing.assert_allclose([lines.lines[0].get_color(), lines.lines[-1].get_color()], ends, atol=1e-6)
+    without = plots.activity_under(3, {"rotation": np.arange(3)}, {"CNN": {"rotation": {**swept, "pose": None}}})
+    assert len(without.axes) == 1
 
 
 def test_a_class_is_green_only_where_it_is_known_to_be_true():
