@@ -2,11 +2,13 @@
 
 import hashlib
 import pathlib
+import re
 
 import pytest
 
 from benchmarks import own_images, own_sets
 from lcaps_jax import data
+import workloads
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
@@ -35,6 +37,12 @@ def test_a_class_with_too_few_images_leaves_the_set_out(tmp_path):
 def test_a_missing_repository_is_named_with_the_place_that_it_belongs_in(tmp_path):
     with pytest.raises(own_sets.MissingSetError, match=f"Shenggan/BCCD_Dataset from GitHub into {tmp_path}"):
         own_sets.write("cells", tmp_path / "set", 10, copies=tmp_path)
+
+
+def test_the_page_describes_every_set():
+    text = (workloads.REPOSITORY / "docs" / "own_images.md").read_text()
+    (described,) = re.findall(r"\| set \| what it is \|\n\| --- \| --- \|\n((?:\|.*\n)+)", text)
+    assert re.findall(r"^\| (\w+) \|", described, re.MULTILINE) == list(own_sets.SETS)
 
 
 def test_the_table_has_means_over_seeds_and_a_gap_where_nothing_was_trained():
