@@ -48,6 +48,20 @@ def test_the_readme_can_be_read_in_minutes():
     assert [line for line in prose if len(line) > 120 and not line.startswith(("|", "!"))] == []
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_three_ways_in_come_before_the_installation(page):
+    top, _ = (workloads.REPOSITORY / page).read_text().split("## Install", 1)
+    ways = re.findall(r"\*\*(Reproduce the paper|My own images|Train on my own images|Teach with it)[.:]", top)
+    assert len(ways) == 3
+
+
+def test_the_recipe_for_own_images_is_the_same_on_every_page():
+    pages = [page.read_text() for page in _PAGES]
+    recipes = [line for text in pages for line in text.splitlines() if re.match(r"python train\.py .*_dir=DIR", line)]
+    assert len(recipes) == 4  # README, first page, own images and data
+    assert set(recipes) == {"python train.py --workdir=runs/mine --data_dir=DIR --image_size=32"}
+
+
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
 def test_help_lists_every_flag_with_its_default(script):
     command = [sys.executable, script, "--help"]

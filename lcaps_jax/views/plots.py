@@ -686,7 +686,7 @@ def activity_under(
 ) -> Figure:
     """Activity of a digit's class above its pose, one line for each dimension, as the digit is transformed.
 
-    The colour of such a line says which dimension it is, and a bar below all says how.
+    The colour of such a line says which dimension it is, and a bar above the poses says how.
 
     Args:
       label: Class of the digit.
@@ -711,7 +711,7 @@ def activity_under(
         grid[row, 0].set_ylabel(f"pose of class {label}\n{name}", fontsize=8)
     if posed:
         bar = figure.colorbar(
-            ScalarMappable(cmap=_DIMENSIONS), ax=grid, orientation="horizontal", ticks=(0, 1), aspect=60, shrink=0.5
+            ScalarMappable(cmap=_DIMENSIONS), ax=grid[1:], location="top", ticks=(0, 1), aspect=60, shrink=0.5, pad=0.01
         )
         bar.ax.set_xticklabels(["first", "last"])
         bar.set_label("dimension of the pose")
