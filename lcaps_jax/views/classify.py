@@ -60,11 +60,15 @@ class Classified:
 
     def caption(self, class_names: Sequence[str]) -> str:
         """Sentences that say what the picture of the file shows."""
-        caption = (
+        parts = [
             f"{self.file.name} is taken for {class_names[int(np.argmax(self.output.activity[0]))]}, which is the dark "
             "bar. The bars are the activities of the classes, which need not add up to 1."
-        )
-        return caption + (" Orange dots are where kept capsules sit." if self.output.index is not None else "")
+        ]
+        if self.output.index is not None:
+            parts.append("Orange dots are where kept capsules sit.")
+        if self.output.frame is not None:
+            parts.append(plots.FRAME_CAPTION)
+        return " ".join(parts)
 
     def record(self, class_names: Sequence[str]) -> dict:
         """The file, its label and the activity of every class; the frame's centre and the angle if there are any."""

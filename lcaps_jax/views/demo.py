@@ -187,7 +187,7 @@ def caption(output: NetworkOutput, class_names: Sequence[str]) -> str:
     if output.index is not None:
         parts.append("Orange dots show where kept capsules sit, larger ones where more of them do.")
     if output.frame is not None:
-        parts.append("Blue lines bound the frame that is read off the image: the network sees what lies inside.")
+        parts.append(plots.FRAME_CAPTION)
     if output.regressed is not None:
         parts.append(
             "In the matrices each row is one kept capsule, and the colour is a value in it: on the left as it goes up "

@@ -56,6 +56,9 @@ _MISTAKEN = LinearSegmentedColormap.from_list("mistaken", ["white", WRONG])
 # The dimensions of a pose, from the first to the last; the lightest yellow is left out, which is faint on white.
 _DIMENSIONS = LinearSegmentedColormap.from_list("dimensions", colormaps["cividis"](np.linspace(0, 0.9, 256)))
 
+# What the frame means that is drawn over an image.
+FRAME_CAPTION = "Blue lines bound the frame that is read off the image: the network sees what lies inside."
+
 # The ladder network, drawn by scripts/draw_network.py, which puts a copy into docs/images; and what it shows.
 NETWORK = pathlib.Path(__file__).with_name("network.png")
 NETWORK_CAPTION = (
@@ -351,6 +354,7 @@ def kept_capsules(
             below.axis("off")
             continue
         show_image(above, split.images[i])
+        _show_own_frame(above, output, i)
         _show_kept(above, output, i, sizes, most)
         activity = np.asarray(output.activity[i])
         predicted, true = int(np.argmax(activity)), int(split.labels[i])
@@ -387,16 +391,20 @@ def _write_below(figure: Figure, words: str) -> None:
 def _show_kept(axes, output: NetworkOutput, i: int, sizes: Geometry, most: int | None = None) -> None:
     """Draws a dot where the capsules of image ``i`` are kept, its area by their number; dots of ``most`` touch.
 
-    Where the image was seen in a frame, the frame is drawn too, and the dots lie in it.
+    Where the image was seen in a frame, the dots lie in it.
     """
     centres, counts = kept.centres(output, i, sizes)
     diameters = sizes.stride * np.sqrt(counts / (most or counts.max()))
     if output.frame is not None:
-        frame = jax.tree.map(lambda x: x[i], output.frame)
-        diameters = diameters * np.sqrt(abs(np.linalg.det(frame.matrix)))
-        _show_frame(axes, frame, output.picture.shape[1])
+        diameters = diameters * np.sqrt(abs(np.linalg.det(output.frame.matrix[i])))
     for (y, x), diameter in zip(centres, diameters):
         axes.add_patch(Circle((x, y), diameter / 2, color=KEPT, alpha=0.75, linewidth=0))
+
+
+def _show_own_frame(axes, output: NetworkOutput, i: int) -> None:
+    """Draws the frame of image ``i`` over it, where the network saw it in one."""
+    if output.frame is not None:
+        _show_frame(axes, jax.tree.map(lambda x: x[i], output.frame), output.picture.shape[1])
 
 
 def _show_frame(axes, frame: frames.Frame, size: int) -> None:
@@ -457,18 +465,17 @@ def poses(
 def classified(
     image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, class_names: Sequence[str], name: str
 ) -> Figure:
-    """An image ``[I, I, C]`` uint8 with the places of its kept capsules, and its class activities.
+    """An image ``[I, I, C]`` uint8 with its frame and the places of its kept capsules, and its class activities.
 
     The predicted class is dark and not green, because nobody has said whether it is the true one. Without kept
-    capsules no places are shown. Of more than ten classes the ten most active are.
+    capsules no places are shown, and without a frame no frame. Of more than ten classes the ten most active are.
     """
     class_names = list(map(_plain, class_names))
     figure = Figure(figsize=(6.2, 3.2))
     left, right = figure.subplots(1, 2)
     show_image(left, image)
-    if output.index is not None:
-        _show_kept(left, output, 0, sizes)
-        left.set_title("where its kept capsules sit", fontsize=9)
+    if title := _show_seen(left, output, sizes):
+        left.set_title(title, fontsize=9)
     activity = np.asarray(output.activity[0])
     best = np.sort(np.argsort(-activity, kind="stable")[:10])
     predicted = int(np.argmax(activity))
@@ -484,11 +491,23 @@ def classified(
     return figure
 
 
+def _show_seen(axes, output: NetworkOutput, sizes: Geometry | None) -> str:
+    """Draws the frame and the kept capsules of the one image of an output over it, and returns a title for both.
+
+    The title is empty where the network has neither.
+    """
+    _show_own_frame(axes, output, 0)
+    if output.index is None:
+        return "" if output.frame is None else "the frame in which the network sees it"
+    _show_kept(axes, output, 0, sizes)
+    return "where its kept capsules sit"
+
+
 def explained(image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, class_names: Sequence[str]) -> Figure:
     """The inside of one decision: an image ``[I, I, C]`` uint8 and what the network computed of it (``B`` = 1).
 
-    It shows the image with the places of its kept capsules, the kept capsules beside what the most active class
-    regresses them to, and the reconstruction of a network that has one.
+    It shows the image with its frame and the places of its kept capsules, the kept capsules beside what the most active
+    class regresses them to, and the reconstruction of a network that has one.
     """
     class_names = list(map(_plain, class_names))
     best = int(np.argmax(output.activity[0]))
@@ -497,10 +516,7 @@ def explained(image: np.ndarray, output: NetworkOutput, sizes: Geometry | None, 
     row = list(figure.subplots(1, panels, squeeze=False)[0])
     axes = row.pop(0)
     show_image(axes, image)
-    axes.set_title("as the network sees it", fontsize=9)
-    if output.index is not None:
-        _show_kept(axes, output, 0, sizes)
-        axes.set_title("where its kept capsules sit", fontsize=9)
+    axes.set_title(_show_seen(axes, output, sizes) or "as the network sees it", fontsize=9)
     if output.regressed is not None:
         for values, title in (
             (output.kept[0], "the kept capsules"),

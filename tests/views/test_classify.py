@@ -44,7 +44,7 @@ def test_a_line_of_a_network_with_a_frame_says_where_it_is_and_the_angle(tmp_pat
     with Image.open(tmp_path / "000_a.png") as picture:
         caption = picture.text["Description"]
     label = run.class_names[int(np.argmax(classified.output.activity[0]))]
-    assert caption.startswith(f"a.png is taken for {label}, ") and caption.endswith("kept capsules sit.")
+    assert caption.startswith(f"a.png is taken for {label}, ") and "kept capsules sit. Blue lines bound" in caption
 
 
 def test_files_on_another_ground_are_pointed_out_unless_they_are_inverted(tmp_path, capsys):

@@ -4,6 +4,7 @@ import dataclasses
 import socket
 
 import jax
+from matplotlib.patches import Polygon
 import numpy as np
 import pytest
 
@@ -117,10 +118,14 @@ def test_every_network_can_be_looked_into_but_one_of_colours():
         ({"model": "cnn"}, 1, {"as the network gets it"}),
         ({"activity": "length"}, 1, {"Orange dots"}),
         ({"frame": "affine"}, 4, {"Orange dots", "Blue lines", "In the matrices"}),
+        ({"frame": "affine", "model": "capsnet"}, 2, {"Blue lines", "the decoder draws"}),
+        ({"frame": "affine", "model": "cnn"}, 1, {"Blue lines"}),
     ):
         run = workloads.untrained_run(**settings)
         look = demo.explainer(run)(_seven(), 0, 1, 0, 0, 0)
         assert len(look.figure.axes) == panels
+        outlines = [patch for patch in look.figure.axes[0].patches if isinstance(patch, Polygon)]
+        assert len(outlines) == ("Blue lines" in said)
         caption = demo.caption(look.output, run.class_names)
         assert {each for each in words if each in caption} == said
         assert caption in demo.answer(look)

@@ -9,7 +9,7 @@ from PIL import Image
 import pytest
 
 from lcaps_jax.data import Split
-from lcaps_jax.networks import NetworkOutput
+from lcaps_jax.networks import NETWORKS, NetworkOutput
 from lcaps_jax.networks.base import geometry
 from lcaps_jax.training import Evaluation
 from lcaps_jax.views import kept, plots
@@ -77,6 +77,23 @@ def test_the_frame_is_drawn_over_the_image_and_the_capsules_lie_in_it():
     assert outline.contains_point(outline.get_transform().transform((24.5, 14.5)))  # the middle of the bar, x first
     dots = [patch for patch in axes.patches if isinstance(patch, Circle)]
     assert dots and all(outline.contains_point(outline.get_transform().transform(dot.center)) for dot in dots)
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_every_network_s_frame_is_drawn_over_the_one_image_that_is_looked_into(model):
+    images = np.zeros((1, 28, 28, 1), np.uint8)
+    images[0, 5:20, 12:20] = 255
+    for settings, count in (({"frame": "affine"}, 1), ({}, 0)):
+        run = workloads.untrained_run(model=model, **settings)
+        output = run(images)
+        for figure in (
+            plots.classified(images[0], output, run.geometry, run.class_names, "file"),
+            plots.explained(images[0], output, run.geometry, run.class_names),
+        ):
+            outlines = [patch for patch in figure.axes[0].patches if isinstance(patch, Polygon)]
+            assert len(outlines) == count
+            if outlines:  # around the middle of the bar, x first
+                assert outlines[0].contains_point(outlines[0].get_transform().transform((15.5, 12)))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
