@@ -93,7 +93,7 @@ _SEARCH_ANGLES = flags.DEFINE_list(
     "search_angles",
     None,
     "Degrees by which each image is turned, as -20,-10,0,10,20; the classes are weighed over all of them. For networks "
-    "with a --frame.",
+    "with a --frame. With --report: the curves of such networks are drawn with this search too.",
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images of a step, over all devices. Default: the run's.", 1)
 cli.define_distributed_flags()
@@ -103,7 +103,7 @@ flags.adopt_module_key_flags(cli)  # so that --help lists them
 _ASKED = (
     (_EVAL_DATASETS, (_DATA_DIR, _AFFNIST_VARIANTS, _INVERT, _KEEP_GOING, _SEARCH_ANGLES, _BATCH_SIZE)),
     (_IMAGES, (_FORMAT, _OUTPUT_DIR, _INVERT, _CENTRE, _KEEP_GOING, _SEARCH_ANGLES)),
-    (_REPORT, (_DATA_DIR,)),
+    (_REPORT, (_DATA_DIR, _SEARCH_ANGLES)),
     (_EXPORT, (_SEARCH_ANGLES,)),
 )
 _RUNS = pathlib.Path("runs")  # where the examples put runs
@@ -149,7 +149,13 @@ def main(argv):
     workdirs = _workdirs()
     _check_flags()
     if _REPORT.value:
-        report.write(workdirs, pathlib.Path(_REPORT.value), checkpoint=_CHECKPOINT.value, data_dir=_DATA_DIR.value)
+        report.write(
+            workdirs,
+            pathlib.Path(_REPORT.value),
+            checkpoint=_CHECKPOINT.value,
+            data_dir=_DATA_DIR.value,
+            search_angles=_angles(_SEARCH_ANGLES.value or ()),
+        )
         say(f"{_REPORT.value} is written.")
         return
     if len(workdirs) != 1:

@@ -1,9 +1,13 @@
-"""Times a small ladder network on 40x40 images: without a frame, in their frames, and with a search over angles.
+"""Times networks on 40x40 images in their frames, with and without a search over angles, and without a frame.
 
     python -m benchmarks.frames
 
-Images lie on the device; each measurement computes the activities of 1000 of them, 100 at a time.
+The ladder is the framed network of the package. CapsNet and the CNN have the settings of its rivals in docs/frames.md,
+and their initial weights. Images lie on the device; each measurement computes the activities of 1000 of them, 100 at a
+time. M is the best time of a product of 2048x2048 matrices beside them.
 """
+
+import pathlib
 
 from absl import app, flags
 import jax
@@ -11,20 +15,39 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import timing
-from lcaps_jax import networks, runtime, training
-from lcaps_jax.config import Config
+from lcaps_jax import networks, pretrained, runtime, training
+from lcaps_jax.config import from_flagfile
 
 _ROUNDS = flags.DEFINE_integer("rounds", 11, "Measurements of each case.", lower_bound=1)
+_BATCHES = flags.DEFINE_integer("batches", 10, "Batches of 100 images in a measurement.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/frames.json", "JSON file to write.")
 
-_BATCH, _BATCHES, _SIZE = 100, 10, 40
-_SMALL = {"channels": 64, "capsule_types": 16, "capsule_dim": 4, "pose_dim": 8, "k": 32}
+_BATCH, _SIZE, _INSIDE = 100, 40, 28
+_CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+# The flagfiles of the networks beside the one of the package.
+_RIVALS = {"CapsNet, as many convolutions": "affnist_framed_capsnet", "CNN of 32 channels": "affnist_framed_cnn32"}
 _SEARCHES = {"in the frame": (), "3 angles": (-10, 0, 10), "5 angles": (-20, -10, 0, 10, 20)}
+_BARE = "without a frame, 28x28"
+_MATMUL = "matmul"
 
 
-def _activities(network, images):
-    config = Config(image_size=images.shape[2])
-    params = training.compute_once(lambda: training.init_params(network, config, 1))
+def _networks():
+    """Networks with a frame and their parameters, by name."""
+    shipped = pretrained.load_pretrained("mnist_framed")
+    return {
+        "L-CapsNet, mnist_framed": (shipped.network, shipped.params),
+        **{name: _initial(flagfile) for name, flagfile in _RIVALS.items()},
+    }
+
+
+def _initial(flagfile):
+    """The network of a flagfile, with its initial weights."""
+    config = from_flagfile(_CONFIGS / f"{flagfile}.flags").resolved(_INSIDE, 0)
+    network = networks.from_config(config, 10)
+    return network, training.compute_once(lambda: training.init_params(network, config, 1))
+
+
+def _activities(network, params, images):
     apply = jax.jit(lambda params, images: jax.lax.map(lambda x: network.apply({"params": params}, x).activity, images))
     return lambda: apply(params, images).block_until_ready()
 
@@ -33,19 +56,23 @@ def main(argv):
     del argv
     runtime.prepare()
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.random((_BATCHES, _BATCH, _SIZE, _SIZE, 1)), jnp.float32)
-    bare = networks.from_config(Config(**_SMALL, image_size=28), 10)
-    framed = networks.from_config(Config(**_SMALL, image_size=28, frame="affine"), 10)
-    cases = {
-        "without a frame, 28x28": _activities(bare, images[..., 6:34, 6:34, :]),
-        "without a frame, 40x40": _activities(bare, images),
-        **{name: _activities(framed.searching(angles), images) for name, angles in _SEARCHES.items()},
-    }
-    seconds = timing.alternate(cases, _ROUNDS.value)
-    rates = {name: _BATCH * _BATCHES / float(np.median(values)) for name, values in seconds.items()}
-    print(timing.table(("case", "images/s"), [(name, f"{rate:.0f}") for name, rate in rates.items()]))
-    matmul = timing.alternate({"matmul": timing.matmul()}, 20)["matmul"].min()
-    timing.write(_OUTPUT.value, {"images_per_second": rates, "matmul_seconds": float(matmul)})
+    images = jnp.asarray(rng.random((_BATCHES.value, _BATCH, _SIZE, _SIZE, 1)), jnp.float32)
+    before = (_SIZE - _INSIDE) // 2
+    cropped = images[..., before : before + _INSIDE, before : before + _INSIDE, :]
+    cases = {}
+    for name, (network, params) in _networks().items():
+        cases[name, _BARE] = _activities(network.network, params, cropped)
+        for search, angles in _SEARCHES.items():
+            cases[name, search] = _activities(network.searching(angles), params, images)
+    seconds = timing.alternate({_MATMUL: timing.matmul(), **cases}, _ROUNDS.value)
+    unit = float(seconds.pop(_MATMUL).min())
+    rates: dict[str, dict[str, float]] = {}
+    for (name, case), values in seconds.items():
+        rates.setdefault(name, {})[case] = _BATCH * _BATCHES.value / float(np.median(values))
+    header = ("images/s", _BARE, *_SEARCHES)
+    print(timing.table(header, [(name, *(f"{rate:.0f}" for rate in by.values())) for name, by in rates.items()]))
+    print(f"M = {1e3 * unit:.1f} ms")
+    timing.write(_OUTPUT.value, {"images_per_second": rates, "matmul_seconds": unit})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ This is another protocol than the paper's, which trains on shifted digits withou
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import stats
 
 from experiments.cells import Cell
 from experiments.measurements import Measurement, collect, rounded
@@ -62,12 +63,19 @@ def _name(angles: Sequence[float]) -> str:
 
 
 def _row(plan: Plan, cell: Cell, found: Sequence[dict], angles: Sequence[float]) -> dict:
-    """A line of the table: the error of each seed, and their mean."""
+    """A line of the table: the mean of the seeds' errors with its interval, and the error of each."""
     row = {"network": cell.row, "parameters": parameters(plan.settings(cell, seed=0)), "search": _name(angles)}
     for name, title in (("mnist", "MNIST, %"), (affnist.NAME, "affNIST, %")):
-        errors = [numbers[_name(angles)][name] for numbers in found]
-        row[title] = f"{np.mean(errors):.2f} ({', '.join(f'{error:.2f}' for error in errors)})"
+        row[title] = _mean([numbers[_name(angles)][name] for numbers in found])
     return row | {"seeds": len(found)}
+
+
+def _mean(errors: Sequence[float]) -> str:
+    """The mean of the seeds' errors, half its 95 % interval by Student's t, and each error; of one seed its error."""
+    if len(errors) == 1:
+        return f"{errors[0]:.2f}"
+    half = stats.t.ppf(0.975, len(errors) - 1) * stats.sem(errors)
+    return f"{np.mean(errors):.2f} ± {half:.2f} ({', '.join(f'{error:.2f}' for error in errors)})"
 
 
 def _searches(splits: Mapping[str, data.TestSet]) -> Measurement:

@@ -17,6 +17,7 @@ from lcaps_jax.runs import Run
 PLATFORMS = ("cpu", "cuda", "tpu")
 # What the program computes, by the names of the fields of the network's output.
 _RESULTS = ("activity", "pose", "angle")
+_OF_FRAME = ("centre", "matrix", "empty")  # by the names of the fields of its frame, with "frame_" before them
 
 
 def export(run: Run, path: str | pathlib.Path) -> pathlib.Path:
@@ -24,7 +25,9 @@ def export(run: Run, path: str | pathlib.Path) -> pathlib.Path:
 
     The program takes images ``[N, I, I, C]`` uint8 of the size that the network was trained on, of any number N of at
     least 1. It gives a dictionary: ``label``, the index of the most active class, ``[N]`` int32; ``activity``,
-    ``[N, J]``; ``pose``, ``[N, J, D]``, where the network has poses; and ``angle``, ``[N]``, after a search.
+    ``[N, J]``; ``pose``, ``[N, J, D]``, where the network has poses; ``frame_centre``, ``[N, 2]``, ``frame_matrix``,
+    ``[N, 2, 2]``, and ``frame_empty``, ``[N]`` bool, where the network sees images in their frames (``frames.Frame``);
+    and ``angle``, ``[N]``, after a search.
 
     Args:
       run: Trained network.
@@ -39,9 +42,11 @@ def export(run: Run, path: str | pathlib.Path) -> pathlib.Path:
 
     def program(images):
         output = run.network.apply({"params": run.params}, to_unit_range(images))
-        results = {name: getattr(output, name) for name in _RESULTS}
         label = jnp.argmax(output.activity, axis=-1).astype(jnp.int32)
-        return {"label": label, **{name: value for name, value in results.items() if value is not None}}
+        results = {"label": label, **{name: getattr(output, name) for name in _RESULTS}}
+        for name in _OF_FRAME:
+            results[f"frame_{name}"] = getattr(output.frame, name, None)
+        return {name: value for name, value in results.items() if value is not None}
 
     path = pathlib.Path(path)
     if not path.name or (path.exists() and not path.is_file()):

@@ -2,7 +2,9 @@
 
 A frame is read off the image itself, from the centre and the covariance of its *mass*. Resampled in its frame, an image
 shows its content in the middle, at one size and without shear, wherever and however it stood. Of the six parameters of
-an affine map five so drop out exactly, and the sixth, an angle, can be searched over (``turned``).
+an affine map five so drop out, and the sixth, an angle, can be searched over (``turned``). Shifts by whole pixels drop
+out exactly. Scales and shear drop out nearly, because a small variance is added that does not scale with the content,
+and because a scaled image is interpolated.
 
 What this supposes: one object on a ground that fills most of the border. The ground may be dark or light, because mass
 is the distance from the border's median; several objects share one frame.
@@ -85,7 +87,8 @@ def frame_of(images: jax.Array, kind: str = AFFINE, size: int = _VARIANCES_SIZE)
 
     With the centre ``m`` and the covariance ``K`` of the mass, ``matrix`` is the lower-triangular root of ``K``, scaled
     so that MNIST's digits keep their size. Under an affine map ``r -> A r + t`` of the image the frame goes to
-    ``A m + t`` and a root of ``A K A^T``, so that the picture changes by a rotation alone.
+    ``A m + t`` and a root of ``A K A^T``, so that the picture changes by a rotation alone. With scales or shear in
+    ``A`` this holds nearly: ``K`` contains 4 squared pixels on its diagonal that do not change with ``A``.
 
     Args:
       images: Images ``[..., H, W, C]`` in [0, 1].
@@ -160,6 +163,18 @@ def moved(frame: Frame, offset: jax.Array) -> Frame:
     """The frame whose picture is moved down and right by ``offset [..., 2]`` pixels of the picture."""
     centre = frame.centre - _einsum("...ij,...j->...i", frame.matrix, offset)
     return Frame(centre, frame.matrix, frame.empty)
+
+
+def scaled(frame: Frame, scale: Array, offset: Array) -> Frame:
+    """The frame in an image with other pixels, in which a point ``r`` is ``scale r + offset``.
+
+    Args:
+      frame: Frame of the image.
+      scale: Pixels of the other image for a pixel of this one, down and right, ``[..., 2]``.
+      offset: Point of the other image in the middle of this one's first pixel, ``[..., 2]``.
+    """
+    scale, offset = jnp.asarray(scale, jnp.float32), jnp.asarray(offset, jnp.float32)
+    return Frame(scale * frame.centre + offset, scale[..., None] * frame.matrix, frame.empty)
 
 
 def to_image(frame: Frame, points: Array, size: int) -> jax.Array:

@@ -25,6 +25,7 @@ from lcaps_jax.data.resize import to_channels
 from lcaps_jax.data.splits import listed, normal_form
 from lcaps_jax.errors import arg, renamed
 from lcaps_jax.files import PARTIAL, write_json
+from lcaps_jax.frames import Frame
 from lcaps_jax.locks import LockedError, locked
 from lcaps_jax.networks import Geometry, Network, NetworkOutput
 from lcaps_jax.runtime import say
@@ -157,11 +158,15 @@ class Predictions:
       labels: Name of the most active class of each image, N of them.
       activity: Activity of each class, ``[N, J]``, in the order of the run's class names.
       pose: Class capsules, ``[N, J, D]``; None where the network has none.
+      frame: Frame in which each image was seen, in its pixels; None where the network has none.
+      angle: Angle in degrees that a search has chosen, ``[N]``; None without one.
     """
 
     labels: tuple[str, ...]
     activity: np.ndarray
     pose: np.ndarray | None
+    frame: Frame | None = None
+    angle: np.ndarray | None = None
 
 
 def predict(run: Run, images: np.ndarray) -> Predictions:
@@ -184,16 +189,10 @@ def predict(run: Run, images: np.ndarray) -> Predictions:
     count = images.shape[0] if images.ndim else 0
     if images.ndim == 4 and not count:  # one image stands in, so that the results get their shapes
         images = np.zeros((1, *images.shape[1:]), images.dtype)
-    activity, poses = [], []
-    for output in run.batches(images):
-        activity.append(output.activity)
-        poses.append(output.pose)
-    together = np.concatenate(activity)[:count]
-    return Predictions(
-        labels=tuple(run.class_names[label] for label in together.argmax(axis=1)),
-        activity=together,
-        pose=None if poses[0] is None else np.concatenate(poses)[:count],
-    )
+    kept = [(output.activity, output.pose, output.frame, output.angle) for output in run.batches(images)]
+    activity, pose, frame, angle = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *kept)
+    labels = tuple(run.class_names[label] for label in activity.argmax(axis=1))
+    return Predictions(labels, activity, pose, frame, angle)
 
 
 # All runs share this function, so that runs of the same network compile it once.

@@ -57,3 +57,7 @@ def test_every_network_is_exported_for_any_number_of_images(settings, tmp_path):
     np.testing.assert_allclose(output["activity"], expected.activity, atol=1e-5)
     np.testing.assert_array_equal(output["label"], expected.activity.argmax(axis=1))
     assert ("pose" in output) == (expected.pose is not None) and ("angle" in output) == bool(angles)
+    of_frame = {name: output[name] for name in output if name.startswith("frame_")}
+    assert len(of_frame) == (3 if run.config.framed else 0)
+    for name, value in of_frame.items():
+        np.testing.assert_allclose(value, getattr(expected.frame, name.removeprefix("frame_")), atol=1e-4)

@@ -8,11 +8,13 @@ from hypothesis.extra import numpy as hnp
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lcaps_jax import capsules, routing
 from lcaps_jax.data import augment, resize
 from lcaps_jax.training import wilson_interval
 import slow
+import workloads
 
 # Compiling a new shape takes longer than the default deadline.
 _tries = functools.partial(settings, deadline=None, derandomize=True)
@@ -100,3 +102,19 @@ def test_fit_size_gives_that_size_and_keeps_what_fits(shape, size, channels):
     assert fitted.shape == (2, size, size, channels) and fitted.dtype == np.uint8
     if max(shape) <= size:
         assert fitted.sum() == images.sum()
+
+
+@functools.cache
+def _framed(model):
+    return workloads.untrained_run(model=model, frame="affine")
+
+
+@pytest.mark.parametrize("model", ["lcapsnet", "cnn"])
+@_tries(max_examples=10)
+@given(hnp.arrays(np.float32, (12, 12), elements=st.floats(0, 1, width=32)), st.integers(-13, 13), st.integers(-13, 13))
+def test_a_network_with_a_frame_answers_the_same_wherever_the_content_lies(model, content, down, right):
+    content[5:7, 3:9] = 1  # so that there is something to frame
+    image = np.pad(content, 14)[None, ..., None]
+    here, there = (_framed(model)(each) for each in (image, np.roll(image, (down, right), axis=(1, 2))))
+    np.testing.assert_allclose(there.activity, here.activity, atol=1e-5)
+    np.testing.assert_allclose(there.frame.centre - here.frame.centre, [[down, right]], atol=1e-3)

@@ -1,5 +1,7 @@
 """A run is callable: images of any number, bytes or floats, to what the network computes of them."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -46,6 +48,19 @@ def test_floats_are_taken_as_they_are():
 def test_images_that_cannot_be_meant_are_refused(images, message):
     with pytest.raises(DataError, match=message):
         workloads.untrained_run()(images)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_predictions_of_a_network_with_a_frame_say_the_frame_and_the_angle(count):
+    run, images = workloads.untrained_run(frame="affine"), workloads.random_split(4, size=20).images
+    predictions, output = lcaps_jax.predict(run, images[:count]), run(images)
+    for name, value in dataclasses.asdict(output.frame).items():
+        np.testing.assert_allclose(getattr(predictions.frame, name), value[:count], atol=1e-4)
+    assert predictions.angle is None
+    searched = lcaps_jax.predict(run.searching([-20, 20]), images[:count])
+    assert searched.angle.shape == (count,) and set(searched.angle) <= {-20, 20}
+    plain = lcaps_jax.predict(workloads.untrained_run(), workloads.random_split(1).images)
+    assert plain.frame is None and plain.angle is None
 
 
 @pytest.mark.parametrize("settings", [{}, {"model": "cnn"}])

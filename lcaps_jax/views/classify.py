@@ -1,6 +1,6 @@
 """Image files through a trained network: label, class activities, and where the kept capsules sit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import csv
 import dataclasses
 import glob
@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from lcaps_jax import frames
 from lcaps_jax.data import MNIST_FORM, DataError, pictures
 from lcaps_jax.data.ground import brightness
-from lcaps_jax.data.resize import prepared
+from lcaps_jax.data.resize import Placement, placed
 from lcaps_jax.errors import arg
 from lcaps_jax.networks import NetworkOutput
 from lcaps_jax.runs import Run
@@ -39,11 +40,21 @@ class Classified:
       file: Path of the file.
       image: Image as the network saw it, ``[I, I, C]`` uint8.
       output: Output of the network, ``B`` = 1.
+      placement: Where the pixels of the image lie in the file.
     """
 
     file: pathlib.Path
     image: np.ndarray
     output: NetworkOutput
+    placement: Placement
+
+    @property
+    def frame(self) -> frames.Frame | None:
+        """Frame in the file's own pixels, without a batch axis; None where the network has none."""
+        if self.output.frame is None:
+            return None
+        frame = jax.tree.map(lambda x: x[0], self.output.frame)
+        return jax.device_get(frames.scaled(frame, self.placement.scale, self.placement.offset))
 
     def line(self, class_names: Sequence[str]) -> str:
         """The label, the activities of the most active classes, and the frame and the angle if there are any."""
@@ -51,9 +62,10 @@ class Classified:
         best = np.argsort(-activity, kind="stable")[:_NAMED]
         named = ", ".join(f"{class_names[j]} {activity[j]:.3f}" for j in best)
         line = f"{self.file}: {class_names[best[0]]}   ({named})"
-        if self.output.frame is not None:
-            row, column = self.output.frame.centre[0]
-            line += f"   frame at row {row:.1f}, column {column:.1f}"
+        if (frame := self.frame) is not None:
+            (row, column), ((a, b), (c, d)) = frame.centre, frame.matrix
+            line += f"   frame at row {row:.1f}, column {column:.1f}, matrix [{a:.2f} {b:.2f}; {c:.2f} {d:.2f}]"
+            line += " (the image is empty)" if frame.empty else ""
         if self.output.angle is not None:
             line += f", turned by {self.output.angle[0]:g} degrees"
         return line
@@ -71,15 +83,17 @@ class Classified:
         return " ".join(parts)
 
     def record(self, class_names: Sequence[str]) -> dict:
-        """The file, its label and the activity of every class; the frame's centre and the angle if there are any."""
+        """The file, its label and the activity of every class; the frame and the angle if there are any."""
         activity = self.output.activity[0]
         record: dict[str, Any] = {
             "file": str(self.file),
             "label": class_names[int(np.argmax(activity))],
             "activity": {name: rounded(value) for name, value in zip(class_names, activity)},
         }
-        if self.output.frame is not None:
-            record["frame"] = dict(zip(("row", "column"), map(rounded, self.output.frame.centre[0])))
+        if (frame := self.frame) is not None:
+            row, column = map(rounded, frame.centre)
+            matrix = [list(map(rounded, line)) for line in frame.matrix]
+            record["frame"] = {"row": row, "column": column, "matrix": matrix, "empty": bool(frame.empty)}
         if self.output.angle is not None:
             record["angle"] = rounded(float(self.output.angle[0]))
         return record
@@ -101,13 +115,18 @@ def formatted(found: Iterator[Classified], class_names: Sequence[str], form: str
         if form == JSON:
             yield json.dumps(record), classified
             continue
-        cells = {
-            f"{name}_{part}" if part else name: value
-            for name, group in record.items()
-            for part, value in (group.items() if isinstance(group, dict) else [("", group)])
-        }
+        cells = _cells(record)
         rows = [list(cells.values())] if number else [list(cells), list(cells.values())]
         yield _as_csv(rows), classified
+
+
+def _cells(group: Mapping | Sequence, name: str = "") -> dict[str, Any]:
+    """The values of a group by their columns' names, in which those of the groups around them come first."""
+    cells: dict[str, Any] = {}
+    for part, value in group.items() if isinstance(group, Mapping) else enumerate(group):
+        column = f"{name}_{part}" if name else str(part)
+        cells.update(_cells(value, column) if isinstance(value, dict | list) else {column: value})
+    return cells
 
 
 def _as_csv(rows: Sequence[Sequence]) -> str:
@@ -158,7 +177,7 @@ def classify(
     faults = dict(survey.faults)
     measured = []
     for start in range(0, len(survey.files), _BATCH):
-        images = {}
+        seen = {}
         for file in survey.files[start : start + _BATCH]:
             try:
                 image = pictures.read(file, run.channels, survey.shallow)
@@ -167,14 +186,14 @@ def classify(
                     raise
                 faults[file] = str(error)
                 continue
-            images[file] = prepared(image, run.config.image_size, invert, centre)
-        if not images:
+            seen[file] = placed(image, run.config.image_size, invert, centre)
+        if not seen:
             continue
-        stacked = np.stack(list(images.values()))
+        stacked = np.stack([image for image, _ in seen.values()])
         measured.append(brightness(stacked))
         output = run(stacked)
-        for i, (file, image) in enumerate(images.items()):
-            yield Classified(file, image, jax.tree.map(lambda x, i=i: x[i : i + 1], output))
+        for i, (file, (image, placement)) in enumerate(seen.items()):
+            yield Classified(file, image, jax.tree.map(lambda x, i=i: x[i : i + 1], output), placement)
     pictures.list_faults(faults, len(files))
     if run.ground and measured and (warning := run.ground.warning("images", np.concatenate(measured))):
         say(warning)

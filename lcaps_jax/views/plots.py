@@ -414,6 +414,16 @@ def _show_frame(axes, frame: frames.Frame, size: int) -> None:
     axes.add_line(Line2D(*corners[:2].T, color=FRAME, linewidth=2.5))
 
 
+def in_frames(images: np.ndarray, output: NetworkOutput, titles: Sequence[str]) -> Figure:
+    """Images ``[M, I, I, C]`` in [0, 1] in a row, each with its frame over it and its title above."""
+    figure = Figure(figsize=(0.6 * len(images), 0.85), layout="constrained")
+    for i, axes in enumerate(figure.subplots(1, len(images), squeeze=False)[0]):
+        show_image(axes, _as_uint8(images[i]))
+        _show_own_frame(axes, output, i)
+        axes.set_title(titles[i], fontsize=7)
+    return figure
+
+
 # Part of a picture's side that an object fills in its frame, as MNIST's digits fill 20 of 28 pixels.
 _FILLED = 20 / 28
 _RIGHT, _WRONG = "\N{CHECK MARK}", "\N{BALLOT X}"

@@ -42,7 +42,12 @@ footer { border-top: 1px solid #ddd; padding-top: .5em; }
 
 
 def write(
-    workdirs: Sequence[pathlib.Path], path: pathlib.Path, *, checkpoint: str = LAST, data_dir: str | None = None
+    workdirs: Sequence[pathlib.Path],
+    path: pathlib.Path,
+    *,
+    checkpoint: str = LAST,
+    data_dir: str | None = None,
+    search_angles: Sequence[float] = (),
 ) -> None:
     """Writes a page about runs, in the given order.
 
@@ -51,9 +56,11 @@ def write(
       path: Path of the HTML file.
       checkpoint: Checkpoint that the robustness curves are measured with, ``"last"`` or ``"best"``.
       data_dir: Folder of the data that those curves are measured on; None for each run's own.
+      search_angles: Angles in degrees; runs with a frame get a second curve, with a search over them.
 
     Raises:
-      config.ConfigError: A folder holds no run, or is named twice.
+      config.ConfigError: A folder holds no run, or is named twice; or angles are given and no run has a frame.
+      ArgumentError: An angle is no number from -180 to 180.
       training.CheckpointError: The checkpoint of a run is damaged.
       data.DataError: The test set of a run cannot be loaded.
     """
@@ -62,7 +69,12 @@ def write(
     loaded = {str(workdir): runs.load_run(workdir, checkpoint) for workdir in workdirs}
     logs = {name: read_metrics(pathlib.Path(name)) for name in loaded}
     shown = {name: _shown(run, data_dir) for name, run in loaded.items()}
+    framed = {name: run for name, run in loaded.items() if run.config.framed}
+    if search_angles and not framed:
+        raise ConfigError(f"{arg('search_angles')}: none of the runs was trained with a frame to turn the images in.")
+    searching = {name: run.searching(search_angles) for name, run in framed.items()} if search_angles else {}
     under = {name: robustness.errors(run, shown[name]) for name, run in loaded.items()}
+    under |= {f"{name}, search": robustness.errors(run, shown[name]) for name, run in searching.items()}
     curves = _encode(plots.errors_under(under, {len(run.class_names) for run in loaded.values()}))
     keeps = any(run(shown[name].images[:1]).index is not None for name, run in loaded.items())
     body = [
@@ -71,12 +83,14 @@ def write(
         _errors(loaded, logs),
         *(["<h2>The network</h2>", _network()] if keeps else []),
         "<h2>Robustness</h2>",
+        *(_frames(run, name, shown[name]) for name, run in framed.items()),
         _figure(
             curves,
             "Errors under transformations",
             f"The error on {_TRANSFORMED} test images of each run's own set (fewer where it has fewer), all of them "
             "transformed by one amount. The lower and the flatter a curve, the less the network minds the "
-            "transformation. Where the errors come near it, a grey line is the error of guessing.",
+            "transformation. Where the errors come near it, a grey line is the error of guessing."
+            + _of_search(search_angles),
         ),
         *_pictures(list(map(str, workdirs))),
         "<h2>Settings</h2>",
@@ -104,6 +118,24 @@ def _shown(run: runs.Run, data_dir: str | None) -> data.Split:
     config = dataclasses.replace(run.config, data_dir=data_dir or run.config.data_dir)
     test = runs.load_test(config.dataset, config, run.class_names, run.channels)
     return test.take(np.arange(min(_TRANSFORMED, len(test))))
+
+
+def _frames(run: runs.Run, name: str, shown: data.Split) -> str:
+    """The first image of a set, turned by the amounts of the curve, with the frames that a run reads off it."""
+    amounts = robustness.AMOUNTS[robustness.ROTATION]
+    images = np.repeat(shown.images[:1], len(amounts), axis=0).astype(np.float32) / 255
+    turned = np.asarray(robustness.transform(images, robustness.ROTATION, amounts))
+    titles = [f"{amount:g}°" for amount in amounts]
+    said = f"{name}: the first test image, turned. {plots.FRAME_CAPTION}"
+    return _figure(_encode(plots.in_frames(turned, run(turned), titles)), f"Frames of {name}", said)
+
+
+def _of_search(angles: Sequence[float]) -> str:
+    """A sentence that says what the curves with a search are, if there are any."""
+    if not angles:
+        return ""
+    by = ", ".join(f"{angle:g}" for angle in angles)
+    return f" With the search a network turns each image by {by} degrees and weighs its classes over all of them."
 
 
 def _errors(loaded: Mapping[str, runs.Run], logs: Mapping[str, Sequence[dict]]) -> str:

@@ -35,7 +35,9 @@ def test_each_seed_is_searched_and_the_mean_is_printed(tmp_path, monkeypatch, ca
     other = json.loads((tmp_path / "affnist_framed_small_seed1" / "experiments" / "searches.json").read_text())
     for row in rows:
         errors = [numbers[row["search"]]["affnist"] for numbers in (kept, other)]
-        assert row["affNIST, %"] == f"{np.mean(errors):.2f} ({errors[0]:.2f}, {errors[1]:.2f})" and row["seeds"] == 2
+        half = 12.706 * abs(errors[0] - errors[1]) / 2  # Student's t of two seeds, and the mean's standard error
+        said = f"{np.mean(errors):.2f} ± {half:.2f} ({errors[0]:.2f}, {errors[1]:.2f})"
+        assert row["affNIST, %"] == said and row["seeds"] == 2
     run = frames.runs.load_run(folder)
     predicted = run(Affnist(sample.test).take(np.arange(60)).images).activity.argmax(axis=1)
     assert kept["none"]["affnist"] == round(100 * float(np.mean(predicted != sample.test.labels)), 4)

@@ -79,6 +79,16 @@ def test_the_frame_is_drawn_over_the_image_and_the_capsules_lie_in_it():
     assert dots and all(outline.contains_point(outline.get_transform().transform(dot.center)) for dot in dots)
 
 
+def test_each_image_of_a_row_has_its_own_frame():
+    images = np.zeros((3, 28, 28, 1), np.float32)
+    for i, image in enumerate(images):
+        image[5:15, 4 + 5 * i : 8 + 5 * i] = 1
+    figure = plots.in_frames(images, workloads.untrained_run(frame="affine")(images), ["a", "b", "c"])
+    middles = [patch.get_xy()[:4].mean(axis=0) for axes in figure.axes for patch in axes.patches]
+    np.testing.assert_allclose(middles, [(5.5 + 5 * i, 9.5) for i in range(3)], atol=1e-3)
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("model", NETWORKS)
 def test_every_network_s_frame_is_drawn_over_the_one_image_that_is_looked_into(model):
     images = np.zeros((1, 28, 28, 1), np.uint8)

@@ -5,10 +5,13 @@ import json
 import re
 import shutil
 
+from matplotlib.figure import Figure
 import numpy as np
 import pytest
 
+from lcaps_jax import runs
 from lcaps_jax.config import ConfigError
+from lcaps_jax.errors import UserError
 from lcaps_jax.training.checkpoints import CheckpointError
 from lcaps_jax.views import plots, report, robustness
 import workloads
@@ -62,6 +65,32 @@ def test_two_runs_side_by_side(tiny_run, tmp_path):
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", path.read_text())
     assert len(captions) == len(page.images)
     assert all(caption.endswith(".") and ".png" not in caption and "_sample" not in caption for caption in captions)
+
+
+def test_runs_with_a_frame_show_their_frames_and_have_a_curve_with_the_search_too(tmp_path, monkeypatch):
+    framed, plain = workloads.untrained_run(frame="affine"), workloads.untrained_run()
+    monkeypatch.setattr(runs, "load_run", lambda workdir, checkpoint: framed if workdir.name == "framed" else plain)
+    monkeypatch.setattr(
+        robustness, "errors", lambda run, split: {"shear": (np.arange(1), np.array([len(run.network.search_angles)]))}
+    )
+    searched = {}
+    monkeypatch.setattr(plots, "errors_under", lambda errors, classes: searched.update(errors) or Figure())
+    one, other, path = tmp_path / "framed", tmp_path / "plain", tmp_path / "report.html"
+    report.write([one, other], path, search_angles=[-10, 10])
+    assert {name: by["shear"][1].item() for name, by in searched.items()} == {
+        str(one): 0, str(other): 0, f"{one}, search": 2
+    }  # fmt: skip
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", path.read_text())
+    assert [caption for caption in captions if "Blue lines bound the frame" in caption] == [
+        f"{one}: the first test image, turned. {plots.FRAME_CAPTION}"
+    ]
+    assert any("turns each image by -10, 10 degrees" in caption for caption in captions)
+    for workdirs, angles, message in (
+        ([other], [5], "search_angles: none of the runs was trained with a frame"),
+        ([one], [5, 200], "search_angles=200: must be numbers of degrees"),
+    ):
+        with pytest.raises(UserError, match=message):
+            report.write(workdirs, path, search_angles=angles)
 
 
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
