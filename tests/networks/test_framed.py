@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcaps_jax import data, frames, networks
+from lcaps_jax import data, frames, networks, pretrained
 from lcaps_jax.data import affnist
 from lcaps_jax.errors import ArgumentError
 from lcaps_jax.networks import framed
@@ -82,8 +82,8 @@ def test_whole_pixel_shifts_change_nothing_but_the_frame(settings):
     np.testing.assert_allclose(larger.activity, output.activity, atol=1e-5)
 
 
-def test_shear_and_scale_change_a_picture_far_less_than_another_digit_does():
-    run = workloads.untrained_run(frame="affine")
+def _sheared_and_scaled():
+    """Digits, and the same ones sheared by up to 0.2 and scaled by up to a fifth along each axis."""
     digits = data.load("sample").test.images[:20].astype(np.float32) / 255
     digits = np.pad(digits, ((0, 0), (6, 6), (6, 6), (0, 0)))
     done = affnist.Transformation(
@@ -91,11 +91,26 @@ def test_shear_and_scale_change_a_picture_far_less_than_another_digit_does():
         scale=jnp.stack([jnp.linspace(0.8, 1.2, 20), jnp.linspace(1.2, 0.8, 20)], axis=1),
         shift=jnp.zeros((20, 2), jnp.int32),
     )  # fmt: skip
-    warped = np.clip(affnist.warp(digits[..., 0], done, 40)[..., None], 0, 1)
+    return digits, np.clip(affnist.warp(digits[..., 0], done, 40)[..., None], 0, 1)
+
+
+def test_shear_and_scale_change_a_picture_far_less_than_another_digit_does():
+    run = workloads.untrained_run(frame="affine")
+    digits, warped = _sheared_and_scaled()
     pictures, others = run(digits).picture, run(warped).picture
     change, between = np.abs(others - pictures).mean(), np.abs(np.diff(pictures, axis=0)).mean()
     assert change < 0.3 * between
     assert np.abs(warped - digits).mean() / np.abs(np.diff(digits, axis=0)).mean() > 1.3 * change / between
+
+
+def test_shear_and_scale_change_the_activities_of_the_shipped_network_within_the_tolerance_of_the_page():
+    run = pretrained.load_pretrained("mnist_framed")
+    digits, warped = _sheared_and_scaled()
+    before, after = run(digits).activity, run(warped).activity
+    change = np.abs(after - before)
+    print(change.max(), change.mean(), np.abs(np.diff(before, axis=0)).max(), np.abs(np.diff(before, axis=0)).mean())
+    assert change.max() <= 0.3 and change.mean() <= 0.03
+    np.testing.assert_array_equal(after.argmax(axis=1), before.argmax(axis=1))
 
 
 def test_a_search_weighs_the_classes_over_all_angles():
