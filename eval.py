@@ -140,8 +140,7 @@ def _check_flags():
     names = {flag.name for flag in used}
     for flag in itertools.chain.from_iterable(others for _, others in _ASKED):
         if flag.present and flag.name not in names:
-            given_as = ",".join(flag.value) if isinstance(flag.value, list) else flag.value
-            raise ConfigError(f"--{flag.name}={given_as}: does nothing {where}.")
+            raise ConfigError(f"--{flag.name}={flag.value}: does nothing {where}.")
 
 
 def main(argv):

@@ -310,7 +310,6 @@ def test_a_newcomer_classifies_a_file_with_the_packaged_network(tmp_path):
         ([], "in runs there are runs/one, runs/two/inner. --workdir=mnist_small is a network that comes"),
         (["--workdir=runs/one", "--format=csv"], "--format=csv: does nothing without --images"),
         (["--workdir=runs/one", "--images=x", "--export=y"], "--images and --export: one at a time"),
-        (["--workdir=runs/one", "--report=x", "--eval_datasets=a,b"], "--report and --eval_datasets: one at a time"),
         (["--workdir=runs/one", "--export=x", "--data_dir=y"], "--data_dir=y: does nothing with --export"),
         (["--workdir=mnist_small", "--keep_going"], "--keep_going: does nothing to mnist"),
         (["--flagfile=marked.flags"], "runs/one is not a run of lcaps_jax"),
