@@ -30,6 +30,7 @@ from absl import flags
 from lcaps_jax import usage
 
 if __name__ == "__main__":
+    usage.check_names(sys.argv, usage.EVALUATION)
     usage.check_sets(sys.argv)
 
 from lcaps_jax import cli, commands, deployment, pretrained, runs

@@ -16,12 +16,12 @@ from absl import flags
 from lcaps_jax import usage
 
 if __name__ == "__main__":
-    usage.check_names(sys.argv)
+    usage.check_names(sys.argv, usage.TRAINING)
     usage.check_sets(sys.argv)
 
 from lcaps_jax import cli, commands, config
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: settings, checkpoints, plots.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: settings, checkpoints, plots.")
 config.define_flags()
 cli.define_distributed_flags()
 for module in (config, cli):
@@ -30,10 +30,14 @@ for module in (config, cli):
 
 def main(argv):
     del argv
+    if not _WORKDIR.value:
+        raise config.ConfigError(
+            "--workdir=: the settings, checkpoints, results and pictures of a run go into a folder of its own. Name a "
+            "new folder, as --workdir=runs/mine, or that of a run that is to go on."
+        )
     commands.train(config.from_flags(flags.FLAGS), _WORKDIR.value)
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, _ON_INTERRUPT)
-    usage.print_help_if_wanted(sys.argv, flags.FLAGS, __doc__)
     cli.run(main)

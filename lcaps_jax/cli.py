@@ -9,7 +9,7 @@ import sys
 from absl import app, flags, logging
 import jax
 
-from lcaps_jax import parallel, runtime
+from lcaps_jax import parallel, runtime, usage
 from lcaps_jax.errors import ConfigError, UserError, arg
 from lcaps_jax.flagfiles import read_flagfiles
 from lcaps_jax.training.stop import Stopped
@@ -79,7 +79,8 @@ def _expand_home(values: flags.FlagValues) -> None:
 
 
 def _parse(arguments: list[str]) -> list[str]:
-    """Parses a command line and its flagfiles, and returns what is no flag."""
+    """Parses a command line and its flagfiles, and returns what is no flag; prints the help where it is asked for."""
+    usage.print_help_if_wanted(arguments, flags.FLAGS, sys.modules["__main__"].__doc__ or "")
     try:
         return app.parse_flags_with_usage([*arguments[:1], *read_flagfiles(arguments[1:])])
     except UserError as error:
@@ -88,6 +89,8 @@ def _parse(arguments: list[str]) -> list[str]:
 
 def run(main: Callable[[list[str]], None], *, positional: bool = False) -> None:
     """Runs ``main`` after absl has parsed the flags and the devices are prepared.
+
+    With ``-h`` or ``--help`` it prints the docstring of the program and its flags instead.
 
     An error that the user can mend prints one line and exits with code 1, as does the death of another process. A run
     that was stopped exits with 128 plus the number of the signal.

@@ -147,6 +147,14 @@ def test_refusals_are_one_line(tmp_path, settings, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_train_without_a_folder_says_what_it_is_for():
+    command = [sys.executable, "train.py"]
+    done = subprocess.run(command, cwd=workloads.REPOSITORY, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("Error: --workdir=: the settings, checkpoints, results and pictures of a run go into")
+    assert "as --workdir=runs/mine," in done.stderr and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
