@@ -52,8 +52,14 @@ def epoch_order(key: jax.Array, epoch: int, count: int) -> jax.Array:
 
 
 def shift(image: Array, offset: jax.Array, max_shift: int) -> jax.Array:
-    """Moves an image ``[I, I, C]`` down and right by ``offset [2]``, at most ``max_shift`` pixels; black comes in."""
-    padded = jnp.pad(image, ((max_shift, max_shift), (max_shift, max_shift), (0, 0)))
+    """Moves an image ``[I, I, C]`` down and right by ``offset [2]``, at most ``max_shift`` pixels.
+
+    What comes in has the colour of the image's ground, which is the median of its border: black for MNIST's digits.
+    """
+    height, width, channels = image.shape
+    ground = frames.ground_of(jnp.asarray(image)).astype(image.dtype)
+    padded = jnp.broadcast_to(ground, (height + 2 * max_shift, width + 2 * max_shift, channels))
+    padded = padded.at[max_shift : max_shift + height, max_shift : max_shift + width].set(image)
     start = max_shift - offset
     return jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
 
@@ -128,9 +134,14 @@ def to_unit_range(images: Array) -> jax.Array:
 
 
 def place(images: np.ndarray, max_shift: int, seed: int = 0) -> np.ndarray:
-    """Shifts each image ``[N, I, I, C]`` once, by up to ``max_shift`` pixels each way; test sets use seed 0."""
+    """Shifts each image ``[N, I, I, C]`` once, by up to ``max_shift`` pixels each way, as ``shift`` does.
+
+    Test sets use seed 0.
+    """
     shifts = np.random.default_rng(seed).integers(-max_shift, max_shift + 1, (len(images), 2))
-    size = images.shape[1]
-    padded = np.pad(images, ((0, 0), (max_shift, max_shift), (max_shift, max_shift), (0, 0)))
+    count, size, _, channels = images.shape
+    padded = np.empty((count, size + 2 * max_shift, size + 2 * max_shift, channels), images.dtype)
+    padded[:] = np.asarray(frames.ground_of(images)).astype(images.dtype)[:, None, None]
+    padded[:, max_shift : max_shift + size, max_shift : max_shift + size] = images
     corners = max_shift - shifts
     return np.stack([image[y : y + size, x : x + size] for image, (y, x) in zip(padded, corners)])

@@ -153,7 +153,7 @@ def find(pattern: str) -> list[pathlib.Path]:
 def classify(
     run: Run, files: Sequence[pathlib.Path], *, invert: bool = False, centre: bool = False
 ) -> Iterator[Classified]:
-    """Classifies image files, fitted to the size that the network was trained on by black borders or scaling down.
+    """Classifies image files, fitted to the network's size by scaling down and by borders; see ``resize.fit_size``.
 
     Files that cannot be read are listed and left out where the run's ``keep_going`` is set. At the end a line says
     where the ground of images is unlike that of the training data.

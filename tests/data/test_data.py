@@ -223,10 +223,20 @@ def test_epoch_order_is_a_new_permutation_each_epoch():
     np.testing.assert_array_equal(first, augment.epoch_order(key, 0, 100))
 
 
-def test_shift_moves_whole_pixels_black_coming_in():
-    image = jnp.arange(1.0, 17).reshape(4, 4, 1)
-    moved = augment.shift(image, jnp.array([1, -2]), 2)[..., 0]
-    np.testing.assert_array_equal(moved, [[0, 0, 0, 0], [3, 4, 0, 0], [7, 8, 0, 0], [11, 12, 0, 0]])
+def test_shift_moves_whole_pixels_and_the_image_s_own_ground_comes_in():
+    image = np.full((4, 4, 2), (200, 90), np.uint8)
+    image[1:3, 1:3] = [[[1, 5], [2, 6]], [[3, 7], [4, 8]]]
+    moved = np.asarray(augment.shift(image, jnp.array([1, -2]), 2))
+    assert moved.dtype == np.uint8
+    np.testing.assert_array_equal(moved[..., 0], [[200] * 4, [200] * 4, [2, 200, 200, 200], [4, 200, 200, 200]])
+    np.testing.assert_array_equal(moved[..., 1], [[90] * 4, [90] * 4, [6, 90, 90, 90], [8, 90, 90, 90]])
+
+
+def test_black_comes_into_digits_bit_for_bit():
+    digits = data.load("sample").test.images[:50]
+    padded = np.pad(digits, ((0, 0), (3, 3), (3, 3), (0, 0)))
+    moved = jax.vmap(lambda image: augment.shift(image, jnp.array([3, -1]), 3))(digits)
+    np.testing.assert_array_equal(moved, padded[:, :28, 4:32])
 
 
 def test_place_moves_each_image_once_and_for_all():
@@ -239,6 +249,7 @@ def test_place_moves_each_image_once_and_for_all():
     np.testing.assert_array_equal((placed == 2).sum(axis=(1, 2, 3)), (places >= 0).all(axis=1))
     np.testing.assert_array_equal(placed, augment.place(images, 2))
     assert (augment.place(images, 2, seed=1) != placed).any()
+    np.testing.assert_array_equal(augment.place(255 - images, 2), 255 - placed)  # on a light ground too
 
 
 def test_augment_draws_by_position_and_covers_every_shift():
@@ -388,9 +399,12 @@ def test_each_image_is_distorted_by_its_own_key_and_then_shifted_as_without():
     distorted = _augment(images, jax.random.key(0), positions, 1, augment.Distortion(flip="horizontal"))
     turned = _augment(images, jax.random.key(0), positions[::-1], 1, augment.Distortion(flip="horizontal"))
     np.testing.assert_array_equal(turned, distorted[::-1])
-    # A shift leaves one row or column of black: the same ones, whatever was distorted before.
-    shifted = _augment(images, jax.random.key(0), positions, 1)
-    for edge in ((slice(None), 0), (slice(None), -1), (slice(None), slice(None), 0), (slice(None), slice(None), -1)):
-        black = [(np.asarray(batch)[edge] == 0).all(axis=(1, 2)) for batch in (distorted, shifted)]
-        np.testing.assert_array_equal(*black)
-        assert 20 < black[0].sum() < 120
+    # The mark is moved in the same way, whether it was flipped from column 2 to 6 before or not.
+    places = [
+        np.argwhere(np.asarray(batch)[..., 0] == 0)[:, 1:]
+        for batch in (distorted, _augment(images, jax.random.key(0), positions, 1))
+    ]
+    flipped = places[0][:, 1] >= 5
+    places[0][flipped, 1] -= 4
+    np.testing.assert_array_equal(*places)
+    assert 20 < flipped.sum() < 180 and len({tuple(place) for place in places[1]}) == 9
