@@ -25,7 +25,7 @@ from lcaps_jax.training import (
     on_devices,
     plan_of,
 )
-from lcaps_jax.training.checkpoints import check_path
+from lcaps_jax.training.checkpoints import FOLDER, check_path
 from lcaps_jax.views import classify, plots
 
 _SECONDS_BETWEEN_PICTURES = 60
@@ -123,13 +123,14 @@ def _of_own_images(config: Config) -> Config:
     """The settings with the data set ``folder`` where the sample was left and the data folder holds image files."""
     if config.data_dir is None or config.dataset != Config.dataset:
         return config
-    if folder.holds_images(config.data_dir):
+    fault = folder.fault_of(config.data_dir)
+    if not fault:
         say(f"{config.data_dir} holds folders of images: --dataset={folder.NAME} is taken.")
         return dataclasses.replace(config, dataset=folder.NAME)
     if set(config.eval_datasets or ()) <= {config.dataset}:
         raise ConfigError(
-            f"{arg('data_dir')}={config.data_dir}: does nothing to the bundled {config.dataset}, and holds no image "
-            f"files as train/CLASS/FILE or CLASS/FILE. Give such a folder, or another {arg('dataset')}."
+            f"{arg('data_dir')}={config.data_dir}: does nothing to the bundled {config.dataset}, and is no folder of "
+            f"images. {fault} Give such a folder, or another {arg('dataset')}."
         )
     return config
 
@@ -155,11 +156,22 @@ def _say_what_is_there(config: Config, workdir: pathlib.Path) -> None:
     if best:
         default = "evaluates it" if config.patience else "--checkpoint=best evaluates it"
         say(f"The lowest validation error was at step {best[-1]}: eval.py {default}.")
+    place = workdir / FOLDER
     say(
-        f"{workdir} takes {_megabytes(workdir):.0f} MB. Two thirds of its checkpoint are Adam's moments, which only "
-        "more epochs need."
+        f"{workdir} takes {_megabytes(workdir):.0f} MB, {_megabytes(place):.0f} of them in {place}. Two thirds of the "
+        f"last checkpoint are Adam's moments, which only more epochs need. {_what_can_go(place, bool(best))}"
     )
     say(f"To see its curves: pip install tensorboard && tensorboard --logdir={workdir}")
+
+
+def _what_can_go(place: pathlib.Path, has_best: bool) -> str:
+    """What may be deleted of the checkpoints of a finished run, and at what price, in words."""
+    if has_best:
+        return f"{place / LAST} may be deleted: the run cannot go on then, but --checkpoint={BEST} still evaluates it."
+    return (
+        f"{place} may be deleted: the run can neither go on nor be evaluated then, so keep its network first, by "
+        "eval.py --export=FILE."
+    )
 
 
 def _megabytes(path: pathlib.Path) -> float:
@@ -206,7 +218,11 @@ def _end_of(config: Config) -> str:
 
 
 def _training_parts(config: Config, source: data.Source) -> tuple[data.Split, data.Split | None]:
-    """The images to train on, and those held out for validation."""
+    """The images to train on, and those held out for validation.
+
+    Raises:
+      ConfigError: Training is to stop by its validation error, and there is no image to validate on.
+    """
     train_split, validation = source.train, source.validation
     if config.validation_size:
         if validation is not None:
@@ -219,6 +235,12 @@ def _training_parts(config: Config, source: data.Source) -> tuple[data.Split, da
         validation = data.Split(place(validation.images, source.max_shift), validation.labels)
     if config.train_size:
         train_split = data.draw(train_split, config.train_size, config.seed)
+    if config.patience and validation is None:
+        or_files = ", or images in its part val" if config.dataset == folder.NAME else ""
+        raise ConfigError(
+            f"{arg('patience')}={config.patience}: {config.dataset} has no image to validate on; give "
+            f"{arg('validation_size')}, such as a tenth of the training images{or_files}."
+        )
     return train_split, validation
 
 

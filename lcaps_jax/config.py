@@ -254,7 +254,7 @@ class Config:
     patience: int = _setting(
         0,
         "Epochs without a lower validation error after which training stops; eval.py then evaluates the best "
-        "checkpoint. Needs a validation_size. 0: never.",
+        "checkpoint. Needs a validation_size, or images in DATA_DIR/val of a 'folder'. 0: never.",
         minimum=0,
         may_change=True,
     )
@@ -288,11 +288,6 @@ class Config:
             raise ConfigError(f"{stop}: must be a percentage, from 0 to below 100.")
         if self.stop_at_error and self.dataset not in (self.eval_datasets or (self.dataset,)):
             raise ConfigError(f"{stop}: {arg('eval_datasets')} must name {self.dataset}.")
-        if self.patience and not self.validation_size:
-            raise ConfigError(
-                f"{arg('patience')}={self.patience}: there is no image to validate on; give {arg('validation_size')}, "
-                "such as a tenth of the training images."
-            )
         with _as_config_error():
             networks.from_config(self, classes=2)
         if self.image_size is not None:

@@ -98,7 +98,6 @@ def test_a_damaged_config_is_refused_by_what_is_wrong(tmp_path, damage, message)
         ({"learning_rate": 0.0}, r"learning_rate=0.0: must be positive"),
         ({"learning_rate": float("nan")}, r"learning_rate=nan"),
         ({"decay_rate": 1.5}, r"decay_rate=1.5: must be above 0 and at most 1"),
-        ({"patience": 3}, r"patience=3: there is no image to validate on; give validation_size"),
         ({"flip": "left"}, r"flip=left: must be one of none, horizontal, vertical, both"),
         ({"max_rotation": 181.0}, r"max_rotation=181.0: must be at most 180"),
         ({"max_scale": 0.5}, r"max_scale=0.5: must be at least 1"),

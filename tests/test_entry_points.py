@@ -43,6 +43,8 @@ def test_a_run_s_folder_is_as_designed(tiny_run):
         Image.open(path).verify()
     assert any(path.name.startswith("events") for path in (workdir / "tb").iterdir())
     assert Checkpoints(workdir, read_only=True).steps() == [160]
+    given = re.search(r"^Settings other than the defaults: (.*)\.$", printed, re.MULTILINE)[1]
+    assert set(given.split(", ")) == {f"{name}={value}" for name, value in workloads.TINY.items()}
     assert "step 160/160" in printed and "images/s" in printed and f"error {result['error']:.2f} % of 2000" in printed
 
 
@@ -222,7 +224,11 @@ def test_pictures_are_drawn_once_a_minute_and_at_the_end(tmp_path, monkeypatch):
 
 def test_a_run_s_end_says_what_its_folder_takes_and_how_to_see_its_curves(tiny_run):
     workdir, printed = tiny_run
-    assert re.search(rf"{workdir} takes \d+ MB\. Two thirds of its checkpoint are Adam's moments, which only", printed)
+    place = f"{workdir}/checkpoints"
+    assert re.search(
+        rf"{workdir} takes \d+ MB, \d+ of them in {place}\. Two thirds of the last checkpoint are", printed
+    )
+    assert f" need. {place} may be deleted: the run can neither go on nor be evaluated then, so keep" in printed
     assert f"tensorboard --logdir={workdir}\n" in printed
 
 
@@ -239,6 +245,12 @@ def test_patience_ends_a_run_for_good_and_evaluates_its_best_checkpoint(tmp_path
     assert "is finished: 40 epochs, or 2 epochs without a lower validation error" in capsys.readouterr().out
     run = lcaps_jax.load_run(workdir)
     assert (run.step, run.checkpoint) == (best, "best") and lcaps_jax.load_run(workdir, "last").step == best + 2
+    last = workdir / "checkpoints" / "last"
+    assert f"{last} may be deleted: the run cannot go on then, but --checkpoint=best still evaluates it." in printed
+    shutil.rmtree(last)
+    assert lcaps_jax.load_run(workdir, "best").step == best
+    with pytest.raises(config.ConfigError, match="whose checkpoints are gone: it cannot go on"):
+        commands.train(given, workdir)
 
 
 @pytest.mark.parametrize("program", ["train.py", "eval.py", "-m experiments", "-m lcaps_jax.views.demo"])

@@ -141,7 +141,7 @@ def place(images: np.ndarray, max_shift: int, seed: int = 0) -> np.ndarray:
     shifts = np.random.default_rng(seed).integers(-max_shift, max_shift + 1, (len(images), 2))
     count, size, _, channels = images.shape
     padded = np.empty((count, size + 2 * max_shift, size + 2 * max_shift, channels), images.dtype)
-    padded[:] = np.asarray(frames.ground_of(images)).astype(images.dtype)[:, None, None]
+    padded[:] = np.asarray(frames.ground_of(jnp.asarray(images))).astype(images.dtype)[:, None, None]
     padded[:, max_shift : max_shift + size, max_shift : max_shift + size] = images
     corners = max_shift - shifts
     return np.stack([image[y : y + size, x : x + size] for image, (y, x) in zip(padded, corners)])

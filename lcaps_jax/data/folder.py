@@ -55,15 +55,31 @@ def find(folder: pathlib.Path, part: str) -> dict[str, list[pathlib.Path]]:
     return {name: sorted(classes[name]) for name in sorted(classes)}
 
 
-def holds_images(data_dir: str) -> bool:
-    """Whether a folder holds image files as ``train/CLASS/FILE`` or ``CLASS/FILE``, by the names of the files."""
+def fault_of(data_dir: str | pathlib.Path, part: str = _TRAIN) -> str | None:
+    """What keeps a folder from holding images as ``PART/CLASS/FILE`` or ``CLASS/FILE``, by the names of its files.
+
+    Args:
+      data_dir: Folder.
+      part: Name of the part.
+
+    Returns:
+      Sentences that name what is at fault and both forms; None where nothing is.
+    """
     root = pathlib.Path(data_dir)
-    root = root / "train" if (root / "train").is_dir() else root
-    classes = [path for path in root.iterdir() if path.is_dir() and not _is_ignored(path)] if root.is_dir() else []
+    place = root / part if (root / part).is_dir() else root
+    forms = f"Images are expected as {root}/{part}/CLASS/FILE or {root}/CLASS/FILE."
+    if not place.is_dir():
+        return f"{place} is not there. {forms}"
     known = Image.registered_extensions()
-    return bool(classes) and all(
-        any(file.suffix.lower() in known for file in path.iterdir() if file.is_file()) for path in classes
-    )
+    folders = [path for path in sorted(place.iterdir()) if path.is_dir() and not _is_ignored(path)]
+    without = [
+        path for path in folders if not any(file.suffix.lower() in known for file in path.iterdir() if file.is_file())
+    ]
+    if without == folders:
+        return f"{place} has no folder with image files in it. {forms}"
+    if without:
+        return f"{without[0]} has no image file in it: put some there, or take it out of {place}. {forms}"
+    return None
 
 
 def _parts(root: pathlib.Path, part: str | None = None) -> dict[str, _Classes]:
@@ -72,7 +88,9 @@ def _parts(root: pathlib.Path, part: str | None = None) -> dict[str, _Classes]:
     Classes that stand in the folder itself, beside no part, are all of the training part.
     """
     found = [name for name in (_TRAIN, _TEST, *_VALIDATION) if (root / name).exists()]
-    if not found and holds_images(str(root)):
+    if not found:
+        if fault := fault_of(root, part or _TRAIN):
+            raise DataError(fault)
         return {_TRAIN: find(root, ".")}
     return {name: find(root, name) for name in ([part] if part else dict.fromkeys((_TRAIN, *found)))}
 

@@ -24,7 +24,7 @@ from lcaps_jax.runtime import say
 
 LAST = "last"
 BEST = "best"
-_FOLDER = "checkpoints"
+FOLDER = "checkpoints"
 _DAMAGED = "damaged"
 # Until the run is finished the last but one stays, in case the last turns out to be damaged.
 _KEEP = {LAST: 2, BEST: 1}
@@ -85,7 +85,7 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path, *, read_only: bool = False):
         check_path(workdir)
-        self._folder = (pathlib.Path(workdir) / _FOLDER).absolute()
+        self._folder = (pathlib.Path(workdir) / FOLDER).absolute()
         self._read_only = read_only
         self._managers: dict[str, ocp.CheckpointManager] = {}
 

@@ -84,6 +84,21 @@ def test_classes_may_stand_in_the_folder_itself(tmp_path):
     np.testing.assert_array_equal(one.train.images, two.train.images)
 
 
+def test_a_folder_without_images_beside_classes_is_named_with_both_forms(tmp_path):
+    _folder(tmp_path, parts=("",))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "read.me").write_text("no image")
+    fault = f"{tmp_path}/notes has no image file in it: put some there, or take it out of {tmp_path}. Images are "
+    for name, load in (("train", data.load), ("test", data.load_test)):
+        with pytest.raises(
+            DataError, match=f"{fault}expected as {tmp_path}/{name}/CLASS/FILE or {tmp_path}/CLASS/FILE"
+        ):
+            load("folder", str(tmp_path), 24)
+    given = Config(**workloads.TINY, data_dir=str(tmp_path))
+    with pytest.raises(ConfigError, match=f"is no folder of images. {fault}"):
+        commands.train(given, tmp_path / "run")
+
+
 def test_image_folders_given_without_a_data_set_are_taken_and_other_folders_refused(tmp_path, monkeypatch, capsys):
     _folder(tmp_path / "animals", parts=("",))
     (tmp_path / "sets" / "mnist" / "3.0.1").mkdir(parents=True)
@@ -98,7 +113,7 @@ def test_image_folders_given_without_a_data_set_are_taken_and_other_folders_refu
     assert "animals holds folders of images: --dataset=folder is taken" in capsys.readouterr().out
     for place in (tmp_path / "sets", tmp_path / "nothing"):
         given = dataclasses.replace(given, data_dir=str(place))
-        with pytest.raises(ConfigError, match="does nothing to the bundled sample, and holds no image files"):
+        with pytest.raises(ConfigError, match="does nothing to the bundled sample, and is no folder of images"):
             commands.train(given, tmp_path / "run")
     with pytest.raises(DataError, match="sample is loaded"):  # the other set may be read there
         commands.train(dataclasses.replace(given, eval_datasets=("sample", "mnist")), tmp_path / "run")
@@ -243,6 +258,22 @@ def test_a_folder_beside_train_is_the_validation_part(tmp_path, capsys, monkeypa
         data.load("folder", str(tmp_path))
 
 
+def test_patience_is_for_sets_with_images_to_validate_on(tmp_path, monkeypatch):
+    def fit(config, network, train_split, validation, *rest):
+        assert len(validation) == 6
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "fit", fit)
+    _folder(tmp_path / "set", colour=False, size=28)
+    settings = {**workloads.TINY, "dataset": "folder", "data_dir": str(tmp_path / "set"), "batch_size": 4}
+    with pytest.raises(ConfigError, match="patience=2: folder has no image to .*; give validation_size,.* part val"):
+        commands.train(Config(**settings, patience=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    _folder(tmp_path / "set", parts=("val",), count=2, colour=False, size=28)
+    with pytest.raises(KeyboardInterrupt):
+        commands.train(Config(**settings, patience=2), tmp_path / "run")
+
+
 def test_a_test_part_needs_no_other(tmp_path, capsys):
     split = _folder(tmp_path / "a", parts=("test",), size=28)
     names = ["cat", "dog", "emu"]
@@ -253,7 +284,7 @@ def test_a_test_part_needs_no_other(tmp_path, capsys):
     _folder(tmp_path / "b", parts=("train",), count=30)
     held_out = data.load_test("folder", str(tmp_path / "b"), 20)
     np.testing.assert_array_equal(held_out.images, data.load("folder", str(tmp_path / "b")).test.images)
-    with pytest.raises(DataError, match="c/test is not there: images are expected as .*CLASS/FILE"):
+    with pytest.raises(DataError, match="c is not there. Images are expected as .*c/test/CLASS/FILE or .*c/CLASS/FILE"):
         data.load_test("folder", str(tmp_path / "c"), 20)
 
 
