@@ -1,23 +1,29 @@
 """Checks, times and trains on the accelerator at hand: one command for a machine that is lent for minutes.
 
     python -m benchmarks.device                                       # checks and times, in less than six minutes
-    python -m benchmarks.device --minutes=60 --data_dir=DIR           # and then trains cells of Table 2 for an hour
+    python -m benchmarks.device --minutes=60 --data_dir=DIR           # and then trains the paper's networks for an hour
 
 The checks compare outputs and gradients of the three networks with those of the CPU beside the accelerator, train the
-network of the quickstart in two parts, of which the second continues the first, and hold its error against what it
-reaches on a CPU. The benchmark fails where a check does. Times are those of the training step of ``train.py``, of all
-cases of the paper's Table 3, with float32 products in the highest precision and in the lowest (TensorFloat-32 on a GPU,
-one bfloat16 pass on a TPU) and in bfloat16, and by the size of the batch. What does not fit in ``--seconds`` is left
-out and named. Cells are trained as ``train.py`` trains them, and the same command continues them. ``--tiny`` tries all
-of this with a tiny network, on a CPU too.
+network of the quickstart at once and in two parts, of which the second continues the first, and hold both against each
+other, and the error against what it reaches on a CPU. The benchmark fails where a check does. Times are those of the
+training step of ``train.py``, of all cases of the paper's Table 3, with float32 products in the highest precision and
+in the lowest (TensorFloat-32 on a GPU, one bfloat16 pass on a TPU) and in bfloat16, and by the size of the batch. What
+does not fit in ``--seconds`` is left out and named.
+
+Then runs are trained as ``train.py`` trains them: the cells of Table 2, what the open questions of ``docs/results.md``
+ask for, and further seeds of these and of the ablations. ``--only=FOLDER`` trains some of them, and the same command
+continues them. ``python -m experiments table2 questions ablations --notrain --workdir=WORKDIR`` prints their tables.
+``--tiny`` tries all of this with a tiny network, on a CPU too.
 """
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import os
 import pathlib
 import signal
 import sys
+import tempfile
 import threading
 import time
 
@@ -27,20 +33,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import step_time, steps, timing
+from experiments import ablations
 from experiments.cells import CELLS
+from experiments.plan import Plan
 from lcaps_jax import commands, config, data, networks, parallel, runs, runtime, training
 from lcaps_jax.config import Config
 from lcaps_jax.precision import DEFAULT
 
-_SECONDS = flags.DEFINE_float("seconds", 330, "Seconds for the checks and the times.", lower_bound=0)
-_MINUTES = flags.DEFINE_float("minutes", 0, "Minutes for training cells of Table 2 after that.", lower_bound=0)
-_WORKDIR = flags.DEFINE_string("workdir", "runs/device", "Folder of the runs.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets; default: their own.")
-_TINY = flags.DEFINE_boolean("tiny", False, "Do everything with a tiny network, to try the benchmark itself.")
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/results/device.json", "JSON file to write.")
-
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-_TINY_NETWORK = {"channels": 8, "capsule_types": 2, "k": 5, "capsule_dim": 4, "pose_dim": 4}
+_TINY_NETWORK = {"channels": 8, "capsule_types": 2, "k": 6, "capsule_dim": 4, "pose_dim": 4}
 MODES = {
     "float32": {},
     "fast float32": {"matmul_precision": DEFAULT},
@@ -50,6 +51,9 @@ _BATCHES = (32, 100, 256, 512, 1024, 2048)
 _TURNS = 10  # of five steps
 # The largest difference of an output or a gradient from the CPU's, by the largest number in it.
 _TOLERANCE = 1e-3
+# The largest change of the training loss by a pause. A CPU computes the same bits again. Others may add in another
+# order, which a training magnifies.
+_RESUMED = 0.05
 # The quickstart's error on a CPU is 4.2 % of 2,000 images, with an interval up to 5.2.
 _MOST_ERROR, _TINY_MOST_ERROR = 6.0, 80.0
 
@@ -86,20 +90,35 @@ def _difference(ours: jax.Array, theirs: jax.Array) -> float:
     return float(np.max(np.abs(ours - theirs)) / max(np.max(np.abs(theirs)), 1e-12))
 
 
-def train_in_two_parts(workdir: pathlib.Path, tiny: bool) -> dict:
-    """Trains the quickstart's network for an epoch and then to its end, as two commands would."""
+def train_at_once_and_in_two_parts(workdir: pathlib.Path, tiny: bool) -> dict:
+    """Trains the quickstart's network without a pause, and for an epoch and then to its end, as two commands would.
+
+    Returns:
+      Errors of both in percent; seconds of the second; and by how much the mean loss after the pause differs from that
+      of the same steps without one, as a share of it.
+    """
     settings = config.from_flagfile(_ROOT / "configs" / "quickstart.flags")
     changes = {**_TINY_NETWORK, "learning_rate": 3e-3, "epochs": 2} if tiny else {}
     whole = dataclasses.replace(settings, batch_size=parallel.round_up(settings.batch_size), **changes)
+    commands.train(whole, workdir / "at_once")
     began = time.perf_counter()
     for epochs in (1, whole.epochs):
-        commands.train(dataclasses.replace(whole, epochs=epochs), workdir)
-    metrics = [line for line in training.read_metrics(workdir) if line["split"] == "train"]
-    logged = [line["step"] for line in metrics]
-    assert logged == sorted(set(logged)), "the log of a run that was continued repeats steps"
-    error = runs.read_results(workdir)["sample"]["error"]
-    assert error <= (_TINY_MOST_ERROR if tiny else _MOST_ERROR), f"the quickstart ends with an error of {error} %"
-    return {"error": error, "seconds": time.perf_counter() - began}
+        commands.train(dataclasses.replace(whole, epochs=epochs), workdir / "in_parts")
+    seconds = time.perf_counter() - began
+    losses, errors = {}, {}
+    for name in ("at_once", "in_parts"):
+        lines = [line for line in training.read_metrics(workdir / name) if line["split"] == "train"]
+        losses[name] = {line["step"]: line["loss"] for line in lines if line["epoch"] > 1}
+        errors[name] = runs.read_results(workdir / name)["sample"]["error"]
+        assert len({line["step"] for line in lines}) == len(lines), f"the log of the training {name} repeats steps"
+    assert losses["at_once"].keys() == losses["in_parts"].keys(), "the log of a run that was continued lacks steps"
+    without, with_pause = (float(np.mean(list(losses[name].values()))) for name in ("at_once", "in_parts"))
+    return {
+        "error": errors["at_once"],
+        "error_in_parts": errors["in_parts"],
+        "changed_by_pause": abs(with_pause - without) / without,
+        "seconds": seconds,
+    }
 
 
 def time_case(settings: dict) -> dict:
@@ -139,48 +158,100 @@ class _Over(Exception):
     """The time for training is over."""
 
 
-def train_cells(workdir: pathlib.Path, minutes: float, data_dir: str | None, tiny: bool) -> dict:
-    """Trains cells of Table 2 in their order, each in its folder, until the minutes are over: errors by cell.
+def planned(plan: Plan) -> dict[pathlib.Path, Config]:
+    """Runs by their folders, in the order of training: Table 2, the open questions, and then further seeds."""
+    planned_runs = {}
+    for seed in range(ablations.SEEDS):
+        planned_runs |= {plan.folder(cell, seed): plan.settings(cell, seed) for cell in CELLS}
+        for name, settings in ablations.settings(plan, seed).items():
+            if seed or ablations.ABLATIONS[name].asked:  # the others have had their first seed on a CPU
+                planned_runs[ablations.folder(plan, name, seed)] = settings
+    return planned_runs
 
-    The cell that is in training then saves itself and stops; the same command goes on with it.
+
+def train_runs(plan: Plan, wanted: Mapping[pathlib.Path, Config], minutes: float) -> dict[str, dict]:
+    """Trains runs in their order, each in its folder, until the minutes are over: errors of the finished ones by name.
+
+    The run that is in training then saves itself and stops; the same command goes on with it.
     """
 
     def give_up(number, frame):  # between two trainings; a training in progress saves itself at this signal
         raise _Over("The time for training is over.")
 
-    signal.signal(signal.SIGTERM, give_up)
+    before = signal.signal(signal.SIGTERM, give_up)
     timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGTERM))
     timer.daemon = True
     timer.start()
     errors: dict[str, dict] = {}
     try:
-        for cell in CELLS:
-            settings = config.from_flagfile(_ROOT / "configs" / f"{cell.flagfile}.flags")
-            changes = {"batch_size": parallel.round_up(settings.batch_size), "data_dir": data_dir}
-            if tiny:
-                kernels = {"conv1_kernel": 9, "primary_kernel": 9}
-                changes |= {**_TINY_NETWORK, **kernels, "dataset": "sample", "eval_datasets": None, "epochs": 1}
-            folder = workdir / cell.flagfile
-            commands.train(dataclasses.replace(settings, **changes).without_unused(), folder)
-            errors[cell.flagfile] = {name: result["error"] for name, result in runs.read_results(folder).items()}
+        for folder, settings in wanted.items():
+            if plan.finish(settings, folder):
+                errors[folder.name] = {name: result["error"] for name, result in runs.read_results(folder).items()}
     except (training.Stopped, _Over) as over:
         print(over)
-    timer.cancel()
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGTERM, before)
     return errors
 
 
-def main(argv):
-    del argv
-    runtime.prepare()
-    began, workdir, tiny = time.monotonic(), pathlib.Path(_WORKDIR.value).absolute(), _TINY.value
-    print(parallel.describe(), flush=True)
-    metrics = {"devices": parallel.describe(), "differences": differences_from_cpu(tiny)}
-    wrong = {name: value for name, value in metrics["differences"].items() if not value < _TOLERANCE}
-    print(f"differences from the CPU: {json.dumps(metrics['differences'])}", flush=True)
-    metrics["quickstart"] = train_in_two_parts(workdir / "quickstart", tiny)
-    results, left_out = time_all(began + _SECONDS.value, tiny)
-    metrics |= {"cases": results, "left_out": left_out, "minutes": (time.monotonic() - began) / 60}
-    timing.write(_OUTPUT.value, metrics)  # before the training, which may be cut off
+def _as_here(settings: Config, tiny: bool) -> Config:
+    """Settings of a run, with a batch that divides among the devices, or with a tiny network."""
+    changes: dict = {"batch_size": parallel.round_up(settings.batch_size)}
+    if tiny:
+        kernels = {"conv1_kernel": 9, "primary_kernel": 9}
+        few = {"dataset": "sample", "data_dir": None, "eval_datasets": None, "train_size": 500, "epochs": 1}
+        changes |= {**_TINY_NETWORK, **kernels, **few}
+    return dataclasses.replace(settings, **changes)
+
+
+def _named(wanted: Mapping[pathlib.Path, Config], names: Sequence[str] | None) -> dict[pathlib.Path, Config]:
+    """The runs of some names; all of them for None."""
+    known = [folder.name for folder in wanted]
+    if unknown := [name for name in names or () if name not in known]:
+        sys.exit(f"--only={unknown[0]}: there is no such run; there are {', '.join(known)}.")
+    return {folder: settings for folder, settings in wanted.items() if not names or folder.name in names}
+
+
+def main() -> None:
+    """The command line."""
+    seconds = flags.DEFINE_float("seconds", 330, "Seconds for the checks and the times.", lower_bound=0)
+    minutes = flags.DEFINE_float("minutes", 0, "Minutes for training runs after that.", lower_bound=0)
+    only = flags.DEFINE_multi_string("only", None, "Folder of a run to train; may be repeated. Default: all of them.")
+    workdir = flags.DEFINE_string("workdir", "runs/device", "Folder of the runs.")
+    data_dir = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets; default: their own.")
+    tiny = flags.DEFINE_boolean("tiny", False, "Do everything with a tiny network, to try the benchmark itself.")
+    output = flags.DEFINE_string("output", "benchmarks/results/device.json", "JSON file to write.")
+
+    def parsed(argv):
+        del argv
+        runtime.prepare()
+        began, place = time.monotonic(), pathlib.Path(workdir.value).absolute()
+        plan = Plan(place, quick=False, data_dir=data_dir.value)
+        wanted = _named(planned(plan), only.value)
+        print(parallel.describe(), flush=True)
+        metrics = {"devices": parallel.describe(), "differences": differences_from_cpu(tiny.value)}
+        print(f"differences from the CPU: {json.dumps(metrics['differences'])}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:  # because a quickstart of an earlier call would be finished
+            metrics["quickstart"] = train_at_once_and_in_two_parts(pathlib.Path(folder), tiny.value)
+        print(f"quickstart: {json.dumps(metrics['quickstart'])}", flush=True)
+        results, left_out = time_all(began + seconds.value, tiny.value)
+        metrics |= {"cases": results, "left_out": left_out, "minutes": (time.monotonic() - began) / 60}
+        timing.write(output.value, metrics)  # before the training, which may be cut off
+        _show(results, left_out)
+        if wrong := _wrong(metrics, tiny.value):
+            sys.exit(f"Not what a CPU computes: {'; '.join(wrong)}.")
+        if minutes.value:
+            metrics["runs"] = train_runs(
+                plan, {folder: _as_here(settings, tiny.value) for folder, settings in wanted.items()}, minutes.value
+            )
+            timing.write(output.value, metrics)
+
+    app.run(parsed)
+
+
+def _show(results: Mapping[str, Mapping], left_out: Sequence[str]) -> None:
+    """Prints the times."""
     rows = [
         (name, f"{1e3 * case['seconds']:.2f}", f"{case['images_per_second']:.0f}", f"{case['compile_seconds']:.1f}")
         for name, case in results.items()
@@ -188,12 +259,17 @@ def main(argv):
     print(timing.table(("case", "ms a step", "images/s", "compile, s"), rows))
     if left_out:
         print(f"Left out for lack of time: {'; '.join(left_out)}.")
-    if wrong:
-        sys.exit(f"Not what a CPU computes, by more than {_TOLERANCE}: {json.dumps(wrong)}.")
-    if _MINUTES.value:
-        metrics["cells"] = train_cells(workdir, _MINUTES.value, _DATA_DIR.value, tiny)
-        timing.write(_OUTPUT.value, metrics)
+
+
+def _wrong(metrics: Mapping, tiny: bool) -> list[str]:
+    """What the checks have found to be wrong, in words."""
+    quickstart, on_cpu = metrics["quickstart"], jax.default_backend() == "cpu"
+    checks = {f"{name} differs by": (value, _TOLERANCE) for name, value in metrics["differences"].items()} | {
+        "a continuation changes the loss by": (quickstart["changed_by_pause"], 0 if on_cpu else _RESUMED),
+        "the quickstart ends with an error of": (quickstart["error"], _TINY_MOST_ERROR if tiny else _MOST_ERROR),
+    }
+    return [f"{what} {value:g}, more than {most:g}" for what, (value, most) in checks.items() if not value <= most]
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -29,6 +29,7 @@ _EXPERIMENTS: dict[str, Callable[[Plan], None]] = {
     "figure4": figure4.run,
     "kept": kept.run,
     "robustness": robustness.run,
+    "questions": ablations.run_questions,
     "ablations": ablations.run,
     "frames": frames.run,
     "poses": poses.run,
