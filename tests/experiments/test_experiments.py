@@ -11,7 +11,7 @@ import pytest
 from experiments.__main__ import run
 from experiments.cells import CELLS
 from experiments.plan import Plan
-from lcaps_jax import data, runs
+from lcaps_jax import data, runs, training
 from lcaps_jax.config import Config, ConfigError
 from lcaps_jax.data.augment import to_unit_range
 from lcaps_jax.networks.base import geometry
@@ -85,3 +85,50 @@ def test_the_tables_of_the_documents_are_those_of_the_raw_results(page, tables, 
         lines = (workdir / f"{table}.md").read_text().splitlines()
         lines = [line for line in lines if not re.search(r" M \|( \d+ \|)?  \|", line)]  # no error: not run
         assert len(lines) > 6 and [line for line in lines if line not in written] == []
+
+
+_CLAIMS = {  # rows of the first table of docs/results.md that are not named as in Table 2
+    "CapsNet, r=3, stopped at 0.77 %": "CapsNet, stopped as by Sabour et al.",
+    "CapsNet, r=3": "CapsNet",
+}
+_PLACED = {  # rows of its second table: runs at 6 and at 10 pixels, and the paper's error
+    "L-CapsNet 15x15, K=70": (
+        ["affnist_15x15_k70", "affnist_15x15_k70_seed1"],
+        "ablation_large_kernels_shift10",
+        "12.2",
+    ),
+    "L-CapsNet 9x9, K=70": (["ablation_full_size"], "ablation_full_size_shift10", "12.5"),
+    "narrow L-CapsNet": (["ablation_whole"], "ablation_shift10", ""),
+    "narrow CapsNet": (["ablation_capsnet"], "ablation_capsnet_shift10", ""),
+}
+
+
+def test_the_errors_on_the_page_of_results_are_those_of_the_raw_results():
+    docs = workloads.REPOSITORY / "docs"
+    written = (docs / "results.md").read_text().replace("\N{MULTIPLICATION SIGN}", "x")
+    plan = Plan(docs / "results", quick=False, data_dir=None, train=False)
+
+    def errors(folders, test):
+        results = [runs.read_results(docs / "results" / folder)[test] for folder in folders]
+        intervals = ["{:.2f} to {:.2f}".format(*result["ci95"]) for result in results]
+        return ", ".join(f"{result['error']:.2f}" for result in results), ", ".join(intervals)
+
+    claimed = 0
+    for cell in CELLS:
+        if folders := [plan.folder(cell, seed) for seed in plan.seeds(cell) if plan.folder(cell, seed).exists()]:
+            name = _CLAIMS.get(cell.row, cell.row)
+            name += ", ten epochs" if cell.flagfile == "affnist_capsnet" else ""
+            paper = f"{cell.paper or 0:.{1 if cell.column == 'affNIST' else 2}f}"
+            error, interval = errors(folders, cell.test_set)
+            line = f"| {name} | {cell.column} | {paper} | {error} | {interval} | {len(folders)} |\n"
+            assert (line in written) == (cell.paper is not None), line
+            claimed += line in written
+    assert claimed == len(re.findall(r"^\| .* \| (?:aff|M)NIST \| [\d.]+ \| ", written, re.MULTILINE)) == 8
+    for name, (six, ten, paper) in _PLACED.items():
+        epochs = json.loads((docs / "results" / ten / "config.json").read_text())["settings"]["epochs"]
+        both = [errors(folders, "affnist") for folders in (six, [ten])]
+        cells = [error if "," in error else f"{error} ({interval})" for error, interval in both]
+        assert re.search(rf"\| {re.escape(name)} \| {epochs} \| {re.escape(' | '.join(cells))} \| {paper} ?\|", written)
+    for folder in ("ablation_large_kernels_shift10", "ablation_full_size_shift10", "ablation_full_size"):
+        lines = [line for line in training.read_metrics(docs / "results" / folder) if line["split"] == "affnist"]
+        assert ", ".join(f"{line['error']:.1f}" for line in lines) in " ".join(written.split()), folder
