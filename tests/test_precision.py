@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import precision
 from lcaps_jax import capsules, networks
 from lcaps_jax.precision import MATMUL_PRECISIONS
 import workloads
@@ -50,3 +51,28 @@ def test_a_cpu_computes_the_same_bits_in_every_precision(model):
         workloads.untrained_run(model=model, matmul_precision=precision)(images) for precision in ("highest", "default")
     )
     jax.tree.map(np.testing.assert_array_equal, exact, fast)
+
+
+def test_products_in_passes_are_sums_of_products_of_bfloat16_numbers():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(5, 40)).astype(np.float32), rng.normal(size=(40, 6)).astype(np.float32)
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+
+    def split(x):
+        first = jnp.asarray(x).astype(jnp.bfloat16).astype(jnp.float32)
+        return first, (x - first).astype(jnp.bfloat16).astype(jnp.float32)
+
+    (a1, a2), (b1, b2) = split(a), split(b)
+    by_hand = {1: a1 @ b1, 3: a1 @ b2 + a2 @ b1 + a1 @ b1}
+    errors = {}
+    for passes in precision.PASSES:
+        found = precision.in_passes(lambda a, b: jax.nn.relu(jax.jit(jnp.dot)(a, b)), passes)(a, b)
+        if passes in by_hand:
+            np.testing.assert_allclose(found, np.maximum(by_hand[passes], 0), atol=1e-6)
+        errors[passes] = np.max(np.abs(found - np.maximum(exact, 0)))
+    assert errors[1] > 1e-2 > 1e-4 > errors[3] > errors[6] and errors[6] < 1e-5
+
+
+def test_a_product_in_a_loop_is_not_passed_over():
+    with pytest.raises(NotImplementedError, match="scan"):
+        precision.in_passes(lambda x: jax.lax.scan(lambda y, _: (y @ y, None), x, None, 2)[0], 1)(jnp.eye(2))
