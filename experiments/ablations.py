@@ -97,12 +97,14 @@ ABLATIONS = {
     "balanced_mnist": _asked("9x9, as many capsules of each type, K=64", _MNIST, _BALANCED),
     "balanced": _asked("15x15, as many capsules of each type, K=64", _LARGE_KERNELS, _BALANCED),
     "shifted_mnist": _asked("9x9, training digits shifted by up to 2 pixels", _MNIST, {"max_shift": 2}),
+    "own_k70": _asked("L-CapsNet, operators of each capsule's own, K=70", "mnist_own_k70", {}),
+    "own_capsnet": _asked("routing, with the same convolutions and schedule", "mnist_own_capsnet", {}),
 }
 SEEDS = 3  # the most of one ablation that a table shows
 
 # Names of the ablations that other experiments show beside the networks of Table 2: CapsNet and the ladder at full size
 # by half the schedule, as the CNN, and the latter with other training digits; the narrow networks that are trained the
-# longest and differ in the layers alone; and the one that keeps capsules of the most types.
+# longest and differ in the layers alone; and two that keep capsules of the most types.
 _SHOWN = {
     "capsnet_full_size": "CapsNet, 5 epochs",
     "full_size": "L-CapsNet 9x9, 5 epochs",
@@ -110,6 +112,7 @@ _SHOWN = {
     "longer": "narrow L-CapsNet",
     "capsnet_longer": "narrow CapsNet",
     "code_loss": "narrow L-CapsNet, released code loss",
+    "own_k70": "L-CapsNet, own operators, K=70",
 }
 
 
@@ -152,8 +155,9 @@ def settings(plan: Plan, seed: int = 0) -> dict[str, Config]:
     changed = {}
     for name, ablation in ABLATIONS.items():
         base = plan.settings_of(ablation.base, seed)
-        every = networks.from_config(base, CLASSES).geometry(image_size(base)).capsules
-        filled: dict[str, Any] = {key: every if value is None else value for key, value in ablation.changed.items()}
+        filled = dict(ablation.changed)
+        if "k" in filled and filled["k"] is None:
+            filled["k"] = networks.from_config(base, CLASSES).geometry(image_size(base)).capsules
         changed[name] = dataclasses.replace(base, **filled)
     return changed
 

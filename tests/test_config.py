@@ -47,7 +47,11 @@ def test_every_flagfile_parses_and_says_what_it_reaches(parse, flagfile):
     lines = flagfile.read_text().splitlines()
     said = " ".join(line[2:] for line in lines if line.startswith("# "))
     assert lines[0].startswith("# ")
-    name = {"ablation": "ablation_whole"}.get(flagfile.stem, flagfile.stem)
+    name = {
+        "ablation": "ablation_whole",
+        "mnist_own_k70": "ablation_own_k70",
+        "mnist_own_capsnet": "ablation_own_capsnet",
+    }.get(flagfile.stem, flagfile.stem)
     results = workloads.REPOSITORY / "docs" / "results" / name / "results.json"
     if results.exists():
         errors = [f"{result['error']:.2f}" for result in json.loads(results.read_text()).values()]

@@ -107,7 +107,7 @@ def test_a_folder_that_orbax_would_take_for_a_pattern_is_refused_before_any_work
 
 def test_a_relative_folder_of_data_is_kept_as_it_was_meant(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(data.DataError, match=f"{tmp_path}/images/train is not there"):
+    with pytest.raises(data.DataError, match=f"{tmp_path}/images is not there"):
         commands.train(dataclasses.replace(Config(**workloads.TINY), dataset="folder", data_dir="images"), "run")
     monkeypatch.setattr(commands, "fit", lambda config, *rest: (_ for _ in ()).throw(KeyboardInterrupt))
     monkeypatch.setattr(commands.data, "load", lambda *arguments, load=data.load, **options: load("sample"))

@@ -63,7 +63,14 @@ def test_the_open_questions_change_what_they_ask_about(tmp_path):
         "balanced_mnist": balanced,
         "balanced": balanced,
         "shifted_mnist": {"max_shift": 2},
+        "own_k70": {},
+        "own_capsnet": {},
     }
+    # Routing beside the ladder: the same images, convolutions and schedule.
+    own, routing = (asked[name].resolved(28, 0) for name in ("own_k70", "own_capsnet"))
+    same = {"dataset", "max_shift", "channels", "conv1_kernel", "conv2_kernel", "primary_kernel", "capsule_dim", "pose_dim"}
+    same |= {"batch_size", "epochs", "learning_rate", "decay_rate", "decay_steps"}
+    assert all(getattr(own, key) == getattr(routing, key) for key in same)
     assert plan_of(asked["length"], 60_000).total_steps == 36_000
     assert ablations.settings(plan, seed=1)["length"] == dataclasses.replace(asked["length"], seed=1)
 
@@ -76,7 +83,7 @@ def test_open_questions_are_a_table_of_their_own_with_every_seed(tmp_path, monke
     monkeypatch.setattr(runs, "read_results", lambda folder: {"mnist": result})
     ablations.run_questions(plan)
     rows = {row["network"]: row for row in json.loads((tmp_path / "questions.json").read_text())}
-    assert len(rows) == 8 and (tmp_path / "questions.md").read_text() in capsys.readouterr().out
+    assert len(rows) == 10 and (tmp_path / "questions.md").read_text() in capsys.readouterr().out
     errors = {name: row["mnist, % (95 % interval)"] for name, row in rows.items()}
     assert errors.pop("9x9, training digits shifted by up to 2 pixels") == ", ".join(2 * ["0.60 (0.46 to 0.77)"])
     assert set(errors.values()) == {""}
