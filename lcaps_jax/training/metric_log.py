@@ -50,6 +50,8 @@ class MetricLog:
       workdir: Folder of the run.
       start_step: Step that the run continues from. Lines of later steps are dropped and will be written again.
       total_steps: Number of steps of the whole run.
+      print_every: Least steps between lines of training on the terminal; the files have them all. Epochs of a small set
+        have few steps, and so many lines.
       quiet: Whether nothing at all is written, as on all processes but one.
 
     Attributes:
@@ -57,9 +59,13 @@ class MetricLog:
       seconds_before: Seconds that the run had taken by then.
     """
 
-    def __init__(self, workdir: pathlib.Path, start_step: int, total_steps: int, *, quiet: bool = False):
+    def __init__(
+        self, workdir: pathlib.Path, start_step: int, total_steps: int, *, print_every: int = 1, quiet: bool = False
+    ):
         self._quiet = quiet
         self._total = total_steps
+        self._print_every = print_every
+        self._printed = start_step
         self.kept = [line for line in read_metrics(workdir) if line["step"] <= start_step]
         self.seconds_before = max((line["seconds"] for line in self.kept), default=0.0)
         if quiet:
@@ -107,9 +113,10 @@ class MetricLog:
             f"loss {metrics['loss']:.4f}, error {metrics['error']:.2f} %, {metrics['images_per_second']:.0f} images/s"
         )
         if self._bar.disable:
-            left = tqdm.format_interval(seconds_left)
-            text = f"step {step}/{self._total}, epoch {epoch:.2f}: {text}, {left} left"
-            write_line(text)
+            if step - self._printed >= self._print_every or step == self._total:
+                left = tqdm.format_interval(seconds_left)
+                write_line(f"step {step}/{self._total}, epoch {epoch:.2f}: {text}, {left} left")
+                self._printed = step
         else:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(step - self._bar.n)

@@ -68,7 +68,16 @@ def test_the_open_questions_change_what_they_ask_about(tmp_path):
     }
     # Routing beside the ladder: the same images, convolutions and schedule.
     own, routing = (asked[name].resolved(28, 0) for name in ("own_k70", "own_capsnet"))
-    same = {"dataset", "max_shift", "channels", "conv1_kernel", "conv2_kernel", "primary_kernel", "capsule_dim", "pose_dim"}
+    same = {
+        "dataset",
+        "max_shift",
+        "channels",
+        "conv1_kernel",
+        "conv2_kernel",
+        "primary_kernel",
+        "capsule_dim",
+        "pose_dim",
+    }
     same |= {"batch_size", "epochs", "learning_rate", "decay_rate", "decay_steps"}
     assert all(getattr(own, key) == getattr(routing, key) for key in same)
     assert plan_of(asked["length"], 60_000).total_steps == 36_000

@@ -43,6 +43,17 @@ def test_a_continued_log_drops_what_will_come_again(tmp_path, capsys):
     assert "epoch 3: sample error 5.00 %" in printed
 
 
+def test_the_terminal_shows_some_lines_and_the_file_all(tmp_path, capsys):
+    log = MetricLog(tmp_path, 0, 22, print_every=10)
+    steps = [4, 8, 12, 16, 20, 22]
+    for step in steps:
+        log.write("train", step, step / 4, _figures(seconds=float(step)))
+    log.close()
+    assert [line["step"] for line in read_metrics(tmp_path)] == steps
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in printed] == ["step 12/22", "step 22/22"]
+
+
 def test_a_quiet_log_writes_nothing(tmp_path, capsys):
     log = MetricLog(tmp_path, 0, 40, quiet=True)
     log.write("train", 10, 1.0, _figures(1.0))
