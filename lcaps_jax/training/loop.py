@@ -82,8 +82,7 @@ def fit(
     order = _EpochOrder(config, plan)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         state, start = _restore_or_begin(checkpoints, network, optimizer, config, train.channels)
-        quiet = not parallel.is_main()
-        log = MetricLog(workdir, start, plan.total_steps, print_every=config.log_every, quiet=quiet)
+        log = MetricLog(workdir, start, plan.total_steps, config.log_every, quiet=not parallel.is_main())
         with contextlib.closing(log), StopSignals(_CALLS_IN_FLIGHT * config.log_every) as stop:
             log.say(opening.text(config, plan, network, state.params, train.channels, start))
             train_data = parallel.replicate(TrainData(train.images, train.labels, _key(config, steps.SHIFT)))

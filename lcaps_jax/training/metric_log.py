@@ -60,7 +60,7 @@ class MetricLog:
     """
 
     def __init__(
-        self, workdir: pathlib.Path, start_step: int, total_steps: int, *, print_every: int = 1, quiet: bool = False
+        self, workdir: pathlib.Path, start_step: int, total_steps: int, print_every: int = 1, *, quiet: bool = False
     ):
         self._quiet = quiet
         self._total = total_steps
