@@ -87,7 +87,7 @@ def test_wilson_interval_holds_the_rate(count, draw):
 @_tries(max_examples=100)
 @given(hnp.arrays(np.uint8, (1, 5, 5, 1)), st.integers(-2, 2), st.integers(-2, 2))
 def test_shift_moves_every_pixel_that_stays(images, down, right):
-    moved = np.asarray(_shift(images[0], jnp.array([down, right]), 2))
+    (moved,) = np.asarray(_shift(images, jnp.array([[down, right]]), 2))
     is_border = np.pad(np.zeros((3, 3), bool), 1, constant_values=True)
     ground = int(np.median(images[0, is_border]))
     for y in range(5):

@@ -51,17 +51,23 @@ def epoch_order(key: jax.Array, epoch: int, count: int) -> jax.Array:
     return jax.random.permutation(jax.random.fold_in(key, epoch), count)
 
 
-def shift(image: Array, offset: jax.Array, max_shift: int) -> jax.Array:
-    """Moves an image ``[I, I, C]`` down and right by ``offset [2]``, at most ``max_shift`` pixels.
+def shift(images: Array, offsets: jax.Array, max_shift: int) -> jax.Array:
+    """Moves images ``[B, I, I, C]`` down and right by ``offsets [B, 2]``, at most ``max_shift`` pixels.
 
     What comes in has the colour of the image's ground, which is the median of its border: black for MNIST's digits.
     """
-    height, width, channels = image.shape
-    ground = frames.ground_of(jnp.asarray(image)).astype(image.dtype)
-    padded = jnp.broadcast_to(ground, (height + 2 * max_shift, width + 2 * max_shift, channels))
-    padded = padded.at[max_shift : max_shift + height, max_shift : max_shift + width].set(image)
-    start = max_shift - offset
-    return jax.lax.dynamic_slice(padded, (start[0], start[1], 0), image.shape)
+    images = jnp.asarray(images)
+    count, height, width, channels = images.shape
+    # Medians take longer than the shift itself, so black borders, as digits have, do without.
+    ground = jax.lax.cond(
+        jnp.any(images[:, (0, -1)]) | jnp.any(images[:, :, (0, -1)]),
+        lambda: frames.ground_of(images).astype(images.dtype),
+        lambda: jnp.zeros((count, channels), images.dtype),
+    )
+    padded = jnp.broadcast_to(ground[:, None, None], (count, height + 2 * max_shift, width + 2 * max_shift, channels))
+    padded = padded.at[:, max_shift : max_shift + height, max_shift : max_shift + width].set(images)
+    cut = jax.vmap(lambda image, start: jax.lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:]))
+    return cut(padded, max_shift - offsets)
 
 
 def keys_of(key: jax.Array, positions: Array) -> jax.Array:
@@ -92,7 +98,7 @@ def augment(
         return images
     draw = jax.vmap(lambda key: jax.random.randint(key, (2,), -max_shift, max_shift + 1))
     offsets = draw(keys_of(key, positions))
-    return jax.vmap(shift, (0, 0, None))(images, offsets, max_shift)
+    return shift(images, offsets, max_shift)
 
 
 def distort(images: jax.Array, keys: jax.Array, distortion: Distortion) -> jax.Array:

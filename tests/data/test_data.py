@@ -226,7 +226,9 @@ def test_epoch_order_is_a_new_permutation_each_epoch():
 def test_shift_moves_whole_pixels_and_the_image_s_own_ground_comes_in():
     image = np.full((4, 4, 2), (200, 90), np.uint8)
     image[1:3, 1:3] = [[[1, 5], [2, 6]], [[3, 7], [4, 8]]]
-    moved = np.asarray(augment.shift(image, jnp.array([1, -2]), 2))
+    black = np.zeros_like(image)  # beside it, and it stays black
+    moved, still_black = np.asarray(augment.shift(np.stack([image, black]), jnp.array([[1, -2], [1, 1]]), 2))
+    assert not still_black.any()
     assert moved.dtype == np.uint8
     np.testing.assert_array_equal(moved[..., 0], [[200] * 4, [200] * 4, [2, 200, 200, 200], [4, 200, 200, 200]])
     np.testing.assert_array_equal(moved[..., 1], [[90] * 4, [90] * 4, [6, 90, 90, 90], [8, 90, 90, 90]])
@@ -235,7 +237,7 @@ def test_shift_moves_whole_pixels_and_the_image_s_own_ground_comes_in():
 def test_black_comes_into_digits_bit_for_bit():
     digits = data.load("sample").test.images[:50]
     padded = np.pad(digits, ((0, 0), (3, 3), (3, 3), (0, 0)))
-    moved = jax.vmap(lambda image: augment.shift(image, jnp.array([3, -1]), 3))(digits)
+    moved = augment.shift(digits, jnp.tile(jnp.array([3, -1]), (50, 1)), 3)
     np.testing.assert_array_equal(moved, padded[:, :28, 4:32])
 
 
