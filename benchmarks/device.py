@@ -7,27 +7,32 @@ The checks compare outputs and gradients of the three networks with those of the
 network of the quickstart at once and in two parts, of which the second continues the first, and hold both against each
 other, and the error against what it reaches on a CPU. The benchmark fails where a check does. Times are those of the
 training step of ``train.py``, of all cases of the paper's Table 3, with float32 products in the highest precision and
-in the lowest (TensorFloat-32 on a GPU, one bfloat16 pass on a TPU) and in bfloat16, and by the size of the batch. What
-does not fit in ``--seconds`` is left out and named.
+in the lowest (TensorFloat-32 on a GPU, one bfloat16 pass on a TPU) and in bfloat16, and by the size of the batch.
+Beside them stand the rates of a large matrix product and of a copy. What does not fit in ``--seconds`` is left out and
+named.
 
 Then runs are trained as ``train.py`` trains them: the cells of Table 2, what the open questions of ``docs/results.md``
-ask for, and further seeds of these and of the ablations. ``--only=FOLDER`` trains some of them, and the same command
-continues them. ``python -m experiments table2 questions ablations --notrain --workdir=WORKDIR`` prints their tables.
+ask for, and further seeds of these and of the ablations. ``--only=FOLDER`` trains some of them, in the order given, and
+the same command continues them. A GPU trains several at once (``--at_once``), because one of these networks does not
+keep it busy. ``python -m experiments table2 questions ablations --notrain --workdir=WORKDIR`` prints their tables.
 ``--tiny`` tries all of this with a tiny network, on a CPU too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
+import contextlib
 import dataclasses
+import functools
 import json
+import multiprocessing
 import os
 import pathlib
-import signal
 import sys
 import tempfile
-import threading
 import time
+import traceback
 
-from absl import app, flags
+from absl import app, flags, logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +43,7 @@ from experiments.cells import CELLS
 from experiments.plan import Plan
 from lcaps_jax import commands, config, data, networks, parallel, runs, runtime, training
 from lcaps_jax.config import Config
-from lcaps_jax.precision import DEFAULT
+from lcaps_jax.precision import DEFAULT, HIGHEST, MATMUL_PRECISIONS
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _TINY_NETWORK = {"channels": 8, "capsule_types": 2, "k": 6, "capsule_dim": 4, "pose_dim": 4}
@@ -49,6 +54,9 @@ MODES = {
 }
 _BATCHES = (32, 100, 256, 512, 1024, 2048)
 _TURNS = 10  # of five steps
+# Cases that are compiled beside each other before each is timed alone. All of them lie in the accelerator's memory.
+_COMPILED_AT_ONCE = 8
+_RATE_SIZE = 8192  # rows of the matrices whose product and copy are timed
 # The largest difference of an output or a gradient from the CPU's, by the largest number in it.
 _TOLERANCE = 1e-3
 # The largest change of the training loss by a pause. A CPU computes the same bits again. Others may add in another
@@ -121,21 +129,44 @@ def train_at_once_and_in_two_parts(workdir: pathlib.Path, tiny: bool) -> dict:
     }
 
 
-def time_case(settings: dict) -> dict:
-    """Times a case by itself: seconds of a step, images a second, and seconds of its compilation."""
+def rates(size: int = _RATE_SIZE) -> dict[str, float]:
+    """What the accelerator reaches in large, plain work: TFLOP/s of products by mode, and GB/s read and written."""
+    numbers = jax.random.normal(jax.random.key(0), (size, size))
+    found = {}
+    for mode, (type_, precision) in {
+        "float32": (jnp.float32, HIGHEST),
+        "fast float32": (jnp.float32, DEFAULT),
+        "bfloat16": (jnp.bfloat16, DEFAULT),
+    }.items():
+        product = jax.jit(lambda a, precision=precision: jnp.dot(a, a, precision=precision))
+        found[f"{mode} product, TFLOP/s"] = 2e-12 * size**3 / _seconds(product, numbers.astype(type_))
+    found["copy, GB/s"] = 2e-9 * numbers.nbytes / _seconds(jax.jit(lambda a: -a), numbers)
+    return found
+
+
+def _seconds(function: Callable[[jax.Array], jax.Array], array: jax.Array, calls: int = 10) -> float:
+    """Seconds of a call, the best of three rows of calls."""
+    function(array).block_until_ready()
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        for _ in range(calls):
+            result = function(array)
+        result.block_until_ready()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds) / calls
+
+
+def _prepare(settings: dict) -> steps.Prepared:
     case_config = Config(**settings)
-    case = steps.prepare(case_config.resolved(case_config.image_size or 28, 0))
-    seconds = timing.alternate({"step": case.run}, _TURNS)["step"] / steps.STEPS_A_CALL
-    median = float(np.median(seconds))
-    return {
-        "seconds": median,
-        "images_per_second": case.config.batch_size / median,
-        "compile_seconds": case.compile_seconds,
-    }
+    return steps.prepare(case_config.resolved(case_config.image_size or 28, 0))
 
 
 def time_all(until: float, tiny: bool) -> tuple[dict, list[str]]:
-    """Times cases until a moment of ``time.monotonic``: their results, and the names of those that were left out."""
+    """Times cases until a moment of ``time.monotonic``: their results, and the names of those that were left out.
+
+    Some cases at a time are compiled beside each other, and then each is timed alone.
+    """
     changes = {**_TINY_NETWORK, "batch_size": parallel.round_up(10)} if tiny else {}
     # Two networks first, so that little time shows something of both.
     names = [*list(step_time.TABLE3)[1::2], *list(step_time.TABLE3)[::2]]
@@ -144,18 +175,30 @@ def time_all(until: float, tiny: bool) -> tuple[dict, list[str]]:
     for batch in batches:
         for mode, how in MODES.items():
             cases[f"K=70, batch {batch}, {mode}"] = how | changes | {"batch_size": parallel.round_up(batch)}
-    results, left_out = {}, []
-    for name, settings in cases.items():
+    results: dict[str, dict] = {}
+    for first in range(0, len(cases), _COMPILED_AT_ONCE):
+        group = list(cases)[first : first + _COMPILED_AT_ONCE]
         if time.monotonic() > until:
-            left_out.append(name)
-            continue
-        results[name] = time_case(settings)
-        print(f"{name}: {1e3 * results[name]['seconds']:.2f} ms, {results[name]['images_per_second']:.0f} images/s")
-    return results, left_out
+            break
+        with futures.ThreadPoolExecutor(min(_COMPILED_AT_ONCE, os.cpu_count() or 1)) as pool:
+            prepared = dict(zip(group, pool.map(_prepare, [cases[name] for name in group])))
+        while prepared:
+            name, case = prepared.popitem()
+            results[name] = _time(case)
+            print(f"{name}: {1e3 * results[name]['seconds']:.2f} ms, {results[name]['images_per_second']:.0f} images/s")
+    return {name: results[name] for name in cases if name in results}, [name for name in cases if name not in results]
 
 
-class _Over(Exception):
-    """The time for training is over."""
+def _time(case: steps.Prepared) -> dict:
+    """Times a case: seconds of a step, images a second, its arithmetic, and seconds of its compilation."""
+    seconds = timing.alternate({"step": case.run}, _TURNS)["step"] / steps.STEPS_A_CALL
+    median = float(np.median(seconds))
+    return {
+        "seconds": median,
+        "images_per_second": case.config.batch_size / median,
+        "tflops": 1e-12 * steps.step_flops(case.config) * case.config.batch_size / median,
+        "compile_seconds": case.compile_seconds,
+    }
 
 
 def planned(plan: Plan) -> dict[pathlib.Path, Config]:
@@ -169,35 +212,71 @@ def planned(plan: Plan) -> dict[pathlib.Path, Config]:
     return planned_runs
 
 
-def train_runs(plan: Plan, wanted: Mapping[pathlib.Path, Config], minutes: float) -> dict[str, dict]:
-    """Trains runs in their order, each in its folder, until the minutes are over: errors of the finished ones by name.
+def train_runs(wanted: Mapping[pathlib.Path, Config], minutes: float, at_once: int, train: "Train") -> None:
+    """Trains runs in their order until the minutes are over, each in its folder and some of them at once.
 
-    The run that is in training then saves itself and stops; the same command goes on with it.
+    Those that are in training then save themselves and stop; the same command goes on with them.
+
+    Args:
+      wanted: Settings of the runs, by their folders.
+      minutes: Minutes to train.
+      at_once: Number of runs that are trained at once, each in a process of its own.
+      train: Trains one; such as ``train_one``. It must be pickled.
     """
-
-    def give_up(number, frame):  # between two trainings; a training in progress saves itself at this signal
-        raise _Over("The time for training is over.")
-
-    before = signal.signal(signal.SIGTERM, give_up)
-    timer = threading.Timer(60 * minutes, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon = True
-    timer.start()
-    errors: dict[str, dict] = {}
-    try:
-        for folder, settings in wanted.items():
-            if plan.finish(settings, folder):
-                errors[folder.name] = {name: result["error"] for name, result in runs.read_results(folder).items()}
-    except (training.Stopped, _Over) as over:
-        print(over)
-    finally:
-        timer.cancel()
-        signal.signal(signal.SIGTERM, before)
-    return errors
+    spawn = multiprocessing.get_context("spawn")
+    waiting = spawn.SimpleQueue()
+    processes = [spawn.Process(target=_train_waiting, args=(train, waiting)) for _ in range(min(at_once, len(wanted)))]
+    until = time.monotonic() + 60 * minutes
+    for process in processes:
+        process.start()
+    for run in [*wanted.items(), *(None for _ in processes)]:
+        waiting.put(run)
+    for process in processes:
+        process.join(max(0, until - time.monotonic()))
+    if any(process.is_alive() for process in processes):
+        print("The time for training is over.", flush=True)
+    for process in processes:
+        process.terminate()  # at this signal a training saves itself
+    for process in processes:
+        process.join()
 
 
-def _as_here(settings: Config, tiny: bool) -> Config:
+Train = Callable[[Config, pathlib.Path], None]
+
+
+def _train_waiting(train: Train, waiting: multiprocessing.SimpleQueue) -> None:
+    """Trains one run after the other of those that wait."""
+    runtime.prepare()
+    while run := waiting.get():
+        folder, settings = run
+        try:
+            train(settings, folder)
+        except training.Stopped as stopped:
+            print(f"{folder.name}: {stopped}", flush=True)
+            return
+        except Exception:  # the other runs still have their time
+            traceback.print_exc()
+            print(f"{folder.name}: failed", flush=True)
+
+
+def train_one(plan: Plan, tiny: bool, matmul_precision: str, settings: Config, folder: pathlib.Path) -> None:
+    """Trains a run of a plan in its folder, to its end. What training prints goes to a file beside the folder."""
+    settings = _as_here(settings, tiny, matmul_precision)
+    began = time.monotonic()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".txt").open("a") as printed, contextlib.redirect_stdout(printed):
+        finished = plan.finish(settings, folder)
+    if finished:
+        errors = ", ".join(f"{result['error']:.2f} % {name}" for name, result in runs.read_results(folder).items())
+        print(f"{folder.name}: {errors}, after {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _as_here(settings: Config, tiny: bool, matmul_precision: str) -> Config:
     """Settings of a run, with a batch that divides among the devices, or with a tiny network."""
-    changes: dict = {"batch_size": parallel.round_up(settings.batch_size)}
+    changes: dict = {
+        "batch_size": parallel.round_up(settings.batch_size),
+        "matmul_precision": matmul_precision,
+    }
     if tiny:
         kernels = {"conv1_kernel": 9, "primary_kernel": 9}
         few = {"dataset": "sample", "data_dir": None, "eval_datasets": None, "train_size": 500, "epochs": 1}
@@ -206,18 +285,44 @@ def _as_here(settings: Config, tiny: bool) -> Config:
 
 
 def _named(wanted: Mapping[pathlib.Path, Config], names: Sequence[str] | None) -> dict[pathlib.Path, Config]:
-    """The runs of some names; all of them for None."""
-    known = [folder.name for folder in wanted]
-    if unknown := [name for name in names or () if name not in known]:
-        sys.exit(f"--only={unknown[0]}: there is no such run; there are {', '.join(known)}.")
-    return {folder: settings for folder, settings in wanted.items() if not names or folder.name in names}
+    """The runs of some names, in their order; all of them for None."""
+    folders = {folder.name: folder for folder in wanted}
+    if unknown := [name for name in names or () if name not in folders]:
+        sys.exit(f"--only={unknown[0]}: there is no such run; there are {', '.join(folders)}.")
+    return {folders[name]: wanted[folders[name]] for name in names or folders}
+
+
+def check_and_time(seconds: float, tiny: bool, output: str) -> None:
+    """Checks and times, and writes what was found; exits with a message where a check fails."""
+    runtime.prepare()
+    began = time.monotonic()
+    print(parallel.describe(), flush=True)
+    metrics: dict = {"devices": parallel.describe(), "rates": rates(*([256] if tiny else []))}
+    print(f"rates: {json.dumps(metrics['rates'])}", flush=True)
+    metrics["differences"] = differences_from_cpu(tiny)
+    print(f"differences from the CPU: {json.dumps(metrics['differences'])}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:  # because a quickstart of an earlier call would be finished
+        metrics["quickstart"] = train_at_once_and_in_two_parts(pathlib.Path(folder), tiny)
+    print(f"quickstart: {json.dumps(metrics['quickstart'])}", flush=True)
+    results, left_out = time_all(began + seconds, tiny)
+    metrics |= {"cases": results, "left_out": left_out, "minutes": (time.monotonic() - began) / 60}
+    timing.write(output, metrics)
+    _show(results, left_out)
+    if wrong := _wrong(metrics, tiny):
+        sys.exit(f"Not what a CPU computes: {'; '.join(wrong)}.")
 
 
 def main() -> None:
     """The command line."""
-    seconds = flags.DEFINE_float("seconds", 330, "Seconds for the checks and the times.", lower_bound=0)
+    seconds = flags.DEFINE_float("seconds", 330, "Seconds for the checks and the times; 0 for neither.", lower_bound=0)
     minutes = flags.DEFINE_float("minutes", 0, "Minutes for training runs after that.", lower_bound=0)
     only = flags.DEFINE_multi_string("only", None, "Folder of a run to train; may be repeated. Default: all of them.")
+    at_once = flags.DEFINE_integer(
+        "at_once", 1, "Runs that are trained at once. A TPU trains one, a GPU with enough memory several.", 1
+    )
+    precision = flags.DEFINE_enum(
+        "matmul_precision", HIGHEST, MATMUL_PRECISIONS, "Precision of float32 products in the runs that are trained."
+    )
     workdir = flags.DEFINE_string("workdir", "runs/device", "Folder of the runs.")
     data_dir = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets; default: their own.")
     tiny = flags.DEFINE_boolean("tiny", False, "Do everything with a tiny network, to try the benchmark itself.")
@@ -225,38 +330,50 @@ def main() -> None:
 
     def parsed(argv):
         del argv
-        runtime.prepare()
-        began, place = time.monotonic(), pathlib.Path(workdir.value).absolute()
-        plan = Plan(place, quick=False, data_dir=data_dir.value)
+        logging.set_verbosity(logging.ERROR)  # because Orbax tells every step of its own
+        plan = Plan(pathlib.Path(workdir.value).absolute(), quick=False, data_dir=data_dir.value)
         wanted = _named(planned(plan), only.value)
-        print(parallel.describe(), flush=True)
-        metrics = {"devices": parallel.describe(), "differences": differences_from_cpu(tiny.value)}
-        print(f"differences from the CPU: {json.dumps(metrics['differences'])}", flush=True)
-        with tempfile.TemporaryDirectory() as folder:  # because a quickstart of an earlier call would be finished
-            metrics["quickstart"] = train_at_once_and_in_two_parts(pathlib.Path(folder), tiny.value)
-        print(f"quickstart: {json.dumps(metrics['quickstart'])}", flush=True)
-        results, left_out = time_all(began + seconds.value, tiny.value)
-        metrics |= {"cases": results, "left_out": left_out, "minutes": (time.monotonic() - began) / 60}
-        timing.write(output.value, metrics)  # before the training, which may be cut off
-        _show(results, left_out)
-        if wrong := _wrong(metrics, tiny.value):
-            sys.exit(f"Not what a CPU computes: {'; '.join(wrong)}.")
+        # Processes of their own do the work, because a TPU serves one at a time, and because a GPU's memory stays with
+        # the one that has taken it.
+        if at_once.value > 1:
+            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        if seconds.value:
+            arguments = (seconds.value, tiny.value, output.value)
+            checks = multiprocessing.get_context("spawn").Process(target=check_and_time, args=arguments)
+            checks.start()
+            checks.join()
+            if checks.exitcode:
+                sys.exit(checks.exitcode)
         if minutes.value:
-            metrics["runs"] = train_runs(
-                plan, {folder: _as_here(settings, tiny.value) for folder, settings in wanted.items()}, minutes.value
-            )
-            timing.write(output.value, metrics)
+            train = functools.partial(train_one, plan, tiny.value, precision.value)
+            train_runs(wanted, minutes.value, at_once.value, train)
+            timing.write(output.value, trained(plan, wanted, tiny.value, precision.value), "runs")
 
     app.run(parsed)
+
+
+def trained(plan: Plan, wanted: Mapping[pathlib.Path, Config], tiny: bool, matmul_precision: str) -> dict[str, dict]:
+    """Errors of the runs that are finished, in percent, by their folders' names."""
+    return {
+        folder.name: {name: result["error"] for name, result in runs.read_results(folder).items()}
+        for folder, settings in wanted.items()
+        if plan.is_finished(_as_here(settings, tiny, matmul_precision), folder)
+    }
 
 
 def _show(results: Mapping[str, Mapping], left_out: Sequence[str]) -> None:
     """Prints the times."""
     rows = [
-        (name, f"{1e3 * case['seconds']:.2f}", f"{case['images_per_second']:.0f}", f"{case['compile_seconds']:.1f}")
+        (
+            name,
+            f"{1e3 * case['seconds']:.2f}",
+            f"{case['images_per_second']:.0f}",
+            f"{case['tflops']:.1f}",
+            f"{case['compile_seconds']:.1f}",
+        )
         for name, case in results.items()
     ]
-    print(timing.table(("case", "ms a step", "images/s", "compile, s"), rows))
+    print(timing.table(("case", "ms a step", "images/s", "TFLOP/s", "compile, s"), rows))
     if left_out:
         print(f"Left out for lack of time: {'; '.join(left_out)}.")
 

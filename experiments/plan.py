@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.cells import CELLS, Cell, cell_of
 from lcaps_jax import commands, runs
-from lcaps_jax.config import Config, from_flagfile
+from lcaps_jax.config import CONFIG_FILE, Config, from_flagfile, read_config
 from lcaps_jax.data import expanded_mnist
 from lcaps_jax.runtime import say
 from lcaps_jax.training import DivergenceError
@@ -67,7 +67,10 @@ class Plan:
         return range(1 if self.quick else cell.seeds)
 
     def is_finished(self, config: Config, folder: pathlib.Path) -> bool:
-        """Whether a run is done, even where its checkpoints are gone by now."""
+        """Whether a run is done, even where its checkpoints are gone by now, whatever its products' precision was."""
+        if (folder / CONFIG_FILE).exists():
+            earlier, _ = read_config(folder)
+            config = dataclasses.replace(config, matmul_precision=earlier.matmul_precision)
         return runs.is_finished(config, folder, archived=True)
 
     def finish(self, config: Config, folder: pathlib.Path) -> bool:
