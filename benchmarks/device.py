@@ -53,6 +53,7 @@ MODES = {
     "bfloat16": {"precision": "bfloat16"},
 }
 _BATCHES = (32, 100, 256, 512, 1024, 2048)
+_EVALUATIONS = 5  # of a run that is trained
 _TURNS = 10  # of five steps
 # Cases that are compiled beside each other before each is timed alone. All of them lie in the accelerator's memory.
 _COMPILED_AT_ONCE = 8
@@ -276,6 +277,8 @@ def _as_here(settings: Config, tiny: bool, matmul_precision: str) -> Config:
     changes: dict = {
         "batch_size": parallel.round_up(settings.batch_size),
         "matmul_precision": matmul_precision,
+        # An accelerator trains an epoch in the time in which its state is saved, which an evaluation does too.
+        "eval_every": 1 if settings.stop_at_error else max(1, settings.epochs // _EVALUATIONS),
     }
     if tiny:
         kernels = {"conv1_kernel": 9, "primary_kernel": 9}

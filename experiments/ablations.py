@@ -104,7 +104,7 @@ SEEDS = 3  # the most of one ablation that a table shows
 
 # Names of the ablations that other experiments show beside the networks of Table 2: CapsNet and the ladder at full size
 # by half the schedule, as the CNN, and the latter with other training digits; the narrow networks that are trained the
-# longest and differ in the layers alone; and two that keep capsules of the most types.
+# longest and differ in the layers alone; and those that were trained to keep capsules of more types.
 _SHOWN = {
     "capsnet_full_size": "CapsNet, 5 epochs",
     "full_size": "L-CapsNet 9x9, 5 epochs",
@@ -113,6 +113,9 @@ _SHOWN = {
     "capsnet_longer": "narrow CapsNet",
     "code_loss": "narrow L-CapsNet, released code loss",
     "own_k70": "L-CapsNet, own operators, K=70",
+    "balanced": "L-CapsNet 15x15, balanced, K=64",
+    "balanced_mnist": "L-CapsNet 9x9, balanced, K=64",
+    "length": "L-CapsNet 15x15, 36,000 steps",
 }
 
 

@@ -11,6 +11,7 @@ from lcaps_jax import data
 from lcaps_jax.views.kept import selection
 
 _DIGITS = 1000
+_ASKED = ("own_k70", "balanced", "balanced_mnist", "length")
 
 
 def run(plan: Plan) -> None:
@@ -18,7 +19,7 @@ def run(plan: Plan) -> None:
     names = ["mnist_9x9_k50", "mnist_9x9_k70", "mnist_9x9_k100", "affnist_15x15_k70", "affnist_9x9_k70"]
     rows_of = {name: cell_of(name).row for name in names}  # two of them share one, and differ in the data
     networks = plan.finished("kept", names)
-    networks |= ablations.finished(plan, ["full_size", "longer", "code_loss", "own_k70"])
+    networks |= ablations.finished(plan, ["full_size", "longer", "code_loss", *_ASKED])
 
     def measure(run):
         split = data.load_test(run.config.dataset, plan.data_dir, run.config.image_size).take(np.arange(_DIGITS))

@@ -227,7 +227,8 @@ class Config:
     )
     convolution: str = _setting(
         "auto",
-        "Method of the convolutions: spectral (fast on a CPU), direct (XLA's own), or auto, by platform.",
+        "Method of the convolutions: spectral (fast on a CPU), polyphase (fast on NVIDIA's GPUs), direct (XLA's own), "
+        "or auto, by platform.",
         choices=METHODS,
     )
 

@@ -3,7 +3,9 @@
 XLA's CPU backend has no fast gradient of a strided convolution with many channels: for the primary capsules of a
 capsule network it is some twenty-five times slower than it need be. On a CPU this module therefore computes the
 convolution in the frequency domain. There it is one batched matrix product between small exact transforms, so that
-autodiff, too, yields matrix products only. GPUs and TPUs use XLA's own convolution.
+autodiff, too, yields matrix products only. TPUs use XLA's own convolution. NVIDIA's GPUs use it too, but on the four
+parities of the pixels, because XLA hands cuDNN the gradients of a large strided kernel as convolutions of zero-filled
+images.
 
 Axes: ``B`` images, ``H x W`` pixels, ``C`` input channels, ``O`` output channels, ``k`` kernel size,
 ``s`` stride, ``m`` outputs and ``n`` inputs of a tile along one axis, ``R`` real products per tile.
@@ -21,8 +23,8 @@ import numpy as np
 
 from lcaps_jax.precision import einsum, matmul_precision
 
-AUTO, SPECTRAL, DIRECT = METHODS = ("auto", "spectral", "direct")
-# What "auto" is where the program is not for a CPU: direct, but a product over patches for the images themselves.
+AUTO, SPECTRAL, POLYPHASE, DIRECT = METHODS = ("auto", "spectral", "polyphase", "direct")
+# What "auto" is for TPUs and other accelerators: direct, but a product over patches for the images themselves.
 _ACCELERATED = "accelerated"
 LAYOUTS = ("NHWC", "CHWN")
 # Names of the parts of a convolution in a compiled program, for those who read a profile.
@@ -63,9 +65,10 @@ def strided_conv(
       kernel: Kernel ``[k, k, C, O]``, of the dtype of ``x``.
       stride: Stride along both axes, 1 or 2.
       method: ``"spectral"`` (exact transforms and one batched product or, for few channels, a product over
-        patches), ``"direct"`` (XLA's convolution), or ``"auto"``, which is spectral where the program is lowered for a
-        CPU, and elsewhere direct or, for the channels of an image, a product over patches: XLA's TPU compiler takes
-        minutes over the kernel gradient of a convolution with a single channel.
+        patches), ``"polyphase"`` (XLA's convolution of the pixels' parities, with stride 1), ``"direct"`` (XLA's
+        convolution), or ``"auto"``, which is chosen where the program is lowered: spectral for a CPU, polyphase for an
+        NVIDIA GPU, and direct elsewhere. The channels of an image itself become a product over patches in all three,
+        because XLA's TPU compiler takes minutes over the kernel gradient of a convolution with a single channel.
       layouts: Order of the axes of ``x`` and of the result, each ``"NHWC"`` or ``"CHWN"``.
 
     Returns:
@@ -122,8 +125,9 @@ def _by_method(compute: Callable, method: str, *arrays) -> jax.Array:
         raise ValueError(f"strided_conv has the methods {', '.join(METHODS)}, got {method!r}.")
     if method != AUTO:
         return compute(*arrays, method=method)
-    spectral, accelerated = (functools.partial(compute, method=each) for each in (SPECTRAL, _ACCELERATED))
-    return lax.platform_dependent(*arrays, cpu=spectral, default=accelerated)
+    methods = {"cpu": SPECTRAL, "cuda": POLYPHASE, "default": _ACCELERATED}
+    computed = {platform: functools.partial(compute, method=method) for platform, method in methods.items()}
+    return lax.platform_dependent(*arrays, **computed)
 
 
 def _check(x: jax.Array, kernel: jax.Array, stride: int, layouts: tuple[str, str]) -> None:
@@ -147,8 +151,10 @@ def _check(x: jax.Array, kernel: jax.Array, stride: int, layouts: tuple[str, str
 
 def _strided_conv(x: jax.Array, kernel: jax.Array, *, stride: int, layouts: tuple[str, str], method: str) -> jax.Array:
     channels = kernel.shape[2]
-    if method == _ACCELERATED and channels <= _IMAGE_CHANNELS:
+    if method in (_ACCELERATED, POLYPHASE) and channels <= _IMAGE_CHANNELS:
         return _reorder(_patches_conv(_reorder(x, layouts[0], "NHWC"), kernel, stride, "NHWC"), "NHWC", layouts[1])
+    if method == POLYPHASE:
+        return _reorder(_polyphase_conv(_reorder(x, layouts[0], "NHWC"), kernel, stride), "NHWC", layouts[1])
     if method in (DIRECT, _ACCELERATED):
         return lax.conv_general_dilated(
             x,
@@ -204,6 +210,47 @@ def _patches_conv(x: jax.Array, kernel: jax.Array, stride: int, layout: str) -> 
     return einsum(f"{layout},CO->{layout.replace('C', 'O')}", x, kernel)
 
 
+def _polyphase_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """A convolution with stride 1, in which the pixels' parities have joined the channels, by groups of kernel rows.
+
+    XLA for NVIDIA's GPUs swaps the operands of a convolution whose kernel has more places than its image. The gradient
+    by the images is one where the kernel is larger than the grid of outputs, and then cuDNN's own gradient is not
+    recognised: zeros are written between the numbers, and multiplied, up to seventeen times as many as there need be.
+    Half the kernel's size by parities, and few enough of its rows at a time, keep both gradients cuDNN's own.
+    """
+    batch, height, width, channels = x.shape
+    k = kernel.shape[0]
+    rows, columns = output_size(height, k, stride), output_size(width, k, stride)
+    kernel = _kernel_phases(kernel, stride)
+    taps = len(kernel)
+    if stride > 1:
+        sizes = [(count + taps - 1) * stride for count in (rows, columns)]  # what an output sees, and added zeros
+        x = x[:, : sizes[0], : sizes[1]]
+        x = jnp.pad(x, ((0, 0), (0, sizes[0] - x.shape[1]), (0, sizes[1] - x.shape[2]), (0, 0)))
+        x = x.reshape(batch, sizes[0] // stride, stride, sizes[1] // stride, stride, channels)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, sizes[0] // stride, sizes[1] // stride, -1)
+    group = max(1, rows * columns // taps)
+    y = None
+    for first in range(0, taps, group):
+        part = kernel[first : first + group]
+        seen = x[:, first : first + rows + len(part) - 1, : columns + taps - 1]
+        product = lax.conv_general_dilated(
+            seen, part, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=matmul_precision()
+        )
+        y = product if y is None else y + product
+    return y
+
+
+def _kernel_phases(kernel: jax.Array, stride: int) -> jax.Array:
+    """A kernel by the parities of its pixels, ``[taps, taps, s*s*C, O]``; zeros fill up the last."""
+    k, _, channels, outputs = kernel.shape
+    taps = -(-k // stride)
+    extra = taps * stride - k
+    kernel = jnp.pad(kernel, ((0, extra), (0, extra), (0, 0), (0, 0)))
+    kernel = kernel.reshape(taps, stride, taps, stride, channels, outputs).transpose(0, 2, 1, 3, 4, 5)
+    return kernel.reshape(taps, taps, -1, outputs)
+
+
 def _spectral_conv(x: jax.Array, kernel: jax.Array, stride: int) -> _Ordered:
     """Polyphase components, correlated tile by tile in a DFT that is just large enough not to wrap; x is CHWN.
 
@@ -234,9 +281,7 @@ def _spectral_conv(x: jax.Array, kernel: jax.Array, stride: int) -> _Ordered:
         x_spectrum = _analyse(x, *dft.forward).reshape(-1, depth, len(corners) * batch)
 
     with jax.named_scope(KERNEL):
-        extra = taps * stride - k
-        w = jnp.pad(kernel, ((0, extra), (0, extra), (0, 0), (0, 0)))
-        w = w.reshape(taps, stride, taps, stride, channels, outputs).transpose(0, 2, 1, 3, 4, 5)
+        w = _kernel_phases(kernel, stride)
         w_spectrum = _analyse(w.reshape(taps, taps, -1), *dft.filter).reshape(-1, depth, outputs)
 
     with jax.named_scope(PRODUCT):

@@ -152,7 +152,7 @@ def test_image_gradient_is_not_computed_unless_asked():
         ((1, 20, 20, 2), (9, 9, 1, 2), {}, r"\(1, 20, 20, 2\)"),
         ((1, 20, 20, 1), (9, 8, 1, 2), {}, r"\(9, 8, 1, 2\)"),
         ((1, 20, 20, 1), (9, 9, 1, 2), {"stride": 3}, "strides 1 and 2, got 3"),
-        ((1, 20, 20, 1), (9, 9, 1, 2), {"method": "fft"}, "auto, spectral, direct, got 'fft'"),
+        ((1, 20, 20, 1), (9, 9, 1, 2), {"method": "fft"}, "auto, spectral, polyphase, direct, got 'fft'"),
         ((1, 20, 20, 1), (9, 9, 1, 2), {"layouts": ("NHWC", "NCHW")}, "NHWC, CHWN, got .*NCHW"),
     ],
 )
