@@ -8,8 +8,8 @@ network of the quickstart at once and in two parts, of which the second continue
 other, and the error against what it reaches on a CPU. The benchmark fails where a check does. Times are those of the
 training step of ``train.py``, of all cases of the paper's Table 3, with float32 products in the highest precision and
 in the lowest (TensorFloat-32 on a GPU, one bfloat16 pass on a TPU) and in bfloat16, and by the size of the batch.
-Beside them stand the rates of a large matrix product and of a copy. What does not fit in ``--seconds`` is left out and
-named.
+Beside them stand the rates of a large matrix product and of a copy, and on a GPU the convolution by its methods. What
+does not fit in ``--seconds`` is left out and named.
 
 Then runs are trained as ``train.py`` trains them: the cells of Table 2, what the open questions of ``docs/results.md``
 ask for, and further seeds of these and of the ablations. ``--only=FOLDER`` trains some of them, in the order given, and
@@ -18,8 +18,7 @@ keep it busy. ``python -m experiments table2 questions ablations --notrain --wor
 ``--tiny`` tries all of this with a tiny network, on a CPU too.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent import futures
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -31,18 +30,20 @@ import sys
 import tempfile
 import time
 import traceback
+from typing import Any
 
 from absl import app, flags, logging
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import step_time, steps, timing
+from benchmarks import gpu_compile, step_time, steps, timing
 from experiments import ablations
 from experiments.cells import CELLS
 from experiments.plan import Plan
 from lcaps_jax import commands, config, data, networks, parallel, runs, runtime, training
 from lcaps_jax.config import Config
+from lcaps_jax.convolution import DIRECT, POLYPHASE, strided_conv
 from lcaps_jax.precision import DEFAULT, HIGHEST, MATMUL_PRECISIONS
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -55,8 +56,6 @@ MODES = {
 _BATCHES = (32, 100, 256, 512, 1024, 2048)
 _EVALUATIONS = 5  # of a run that is trained
 _TURNS = 10  # of five steps
-# Cases that are compiled beside each other before each is timed alone. All of them lie in the accelerator's memory.
-_COMPILED_AT_ONCE = 8
 _RATE_SIZE = 8192  # rows of the matrices whose product and copy are timed
 # The largest difference of an output or a gradient from the CPU's, by the largest number in it.
 _TOLERANCE = 1e-3
@@ -145,29 +144,41 @@ def rates(size: int = _RATE_SIZE) -> dict[str, float]:
     return found
 
 
-def _seconds(function: Callable[[jax.Array], jax.Array], array: jax.Array, calls: int = 10) -> float:
+def _seconds(function: Callable[[jax.Array], Any], array: jax.Array, calls: int = 10) -> float:
     """Seconds of a call, the best of three rows of calls."""
-    function(array).block_until_ready()
+    jax.block_until_ready(function(array))
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
         for _ in range(calls):
             result = function(array)
-        result.block_until_ready()
+        jax.block_until_ready(result)
         seconds.append(time.perf_counter() - began)
     return min(seconds) / calls
 
 
-def _prepare(settings: dict) -> steps.Prepared:
-    case_config = Config(**settings)
-    return steps.prepare(case_config.resolved(case_config.image_size or 28, 0))
+def time_convolutions(tiny: bool) -> dict[str, dict[str, float]]:
+    """Milliseconds of the primary capsules' convolution with both gradients, in fast float32, by method."""
+    found = {}
+    batch, channels = (parallel.round_up(10), 16) if tiny else (100, 256)
+    for name, (size, kernel) in gpu_compile.GEOMETRIES.items():
+        x = jax.random.normal(jax.random.key(0), (batch, size, size, channels))
+        weights = jax.random.normal(jax.random.key(1), (kernel, kernel, channels, channels)) / kernel**2
+        found[name] = {}
+        for method in (DIRECT, POLYPHASE):
+
+            @jax.jit
+            def both_gradients(x, weights=weights, method=method):
+                with jax.default_matmul_precision(DEFAULT):
+                    y, pull = jax.vjp(lambda x, w: strided_conv(x, w, stride=2, method=method), x, weights)
+                    return pull(y)
+
+            found[name][method] = 1e3 * _seconds(both_gradients, x)
+    return found
 
 
-def time_all(until: float, tiny: bool) -> tuple[dict, list[str]]:
-    """Times cases until a moment of ``time.monotonic``: their results, and the names of those that were left out.
-
-    Some cases at a time are compiled beside each other, and then each is timed alone.
-    """
+def time_all(until: float, tiny: bool) -> Iterator[tuple[str, dict | None]]:
+    """Times cases until a moment of ``time.monotonic``: each name with its results, or None where it was left out."""
     changes = {**_TINY_NETWORK, "batch_size": parallel.round_up(10)} if tiny else {}
     # Two networks first, so that little time shows something of both.
     names = [*list(step_time.TABLE3)[1::2], *list(step_time.TABLE3)[::2]]
@@ -176,28 +187,20 @@ def time_all(until: float, tiny: bool) -> tuple[dict, list[str]]:
     for batch in batches:
         for mode, how in MODES.items():
             cases[f"K=70, batch {batch}, {mode}"] = how | changes | {"batch_size": parallel.round_up(batch)}
-    results: dict[str, dict] = {}
-    for first in range(0, len(cases), _COMPILED_AT_ONCE):
-        group = list(cases)[first : first + _COMPILED_AT_ONCE]
-        if time.monotonic() > until:
-            break
-        with futures.ThreadPoolExecutor(min(_COMPILED_AT_ONCE, os.cpu_count() or 1)) as pool:
-            prepared = dict(zip(group, pool.map(_prepare, [cases[name] for name in group])))
-        while prepared:
-            name, case = prepared.popitem()
-            results[name] = _time(case)
-            print(f"{name}: {1e3 * results[name]['seconds']:.2f} ms, {results[name]['images_per_second']:.0f} images/s")
-    return {name: results[name] for name in cases if name in results}, [name for name in cases if name not in results]
+    for name, settings in cases.items():
+        config = Config(**settings)
+        yield name, _time(config.resolved(config.image_size or 28, 0)) if time.monotonic() < until else None
 
 
-def _time(case: steps.Prepared) -> dict:
+def _time(config: Config) -> dict:
     """Times a case: seconds of a step, images a second, its arithmetic, and seconds of its compilation."""
+    case = steps.prepare(config)
     seconds = timing.alternate({"step": case.run}, _TURNS)["step"] / steps.STEPS_A_CALL
     median = float(np.median(seconds))
     return {
         "seconds": median,
-        "images_per_second": case.config.batch_size / median,
-        "tflops": 1e-12 * steps.step_flops(case.config) * case.config.batch_size / median,
+        "images_per_second": config.batch_size / median,
+        "tflops": 1e-12 * steps.step_flops(config) * config.batch_size / median,
         "compile_seconds": case.compile_seconds,
     }
 
@@ -307,10 +310,19 @@ def check_and_time(seconds: float, tiny: bool, output: str) -> None:
     with tempfile.TemporaryDirectory() as folder:  # because a quickstart of an earlier call would be finished
         metrics["quickstart"] = train_at_once_and_in_two_parts(pathlib.Path(folder), tiny)
     print(f"quickstart: {json.dumps(metrics['quickstart'])}", flush=True)
-    results, left_out = time_all(began + seconds, tiny)
-    metrics |= {"cases": results, "left_out": left_out, "minutes": (time.monotonic() - began) / 60}
-    timing.write(output, metrics)
-    _show(results, left_out)
+    if jax.default_backend() == "gpu" or tiny:  # a TPU's compiler takes long over them
+        metrics["convolutions, ms"] = time_convolutions(tiny)
+        print(f"convolutions, ms: {json.dumps(metrics['convolutions, ms'])}", flush=True)
+    metrics |= {"cases": {}, "left_out": []}
+    for name, case in time_all(began + seconds, tiny):
+        if case is None:
+            metrics["left_out"].append(name)
+        else:
+            metrics["cases"][name] = case
+            print(f"{name}: {1e3 * case['seconds']:.2f} ms, {case['images_per_second']:.0f} images/s", flush=True)
+        metrics["minutes"] = (time.monotonic() - began) / 60
+        timing.write(output, metrics)  # after each, because the machine may be taken away
+    _show(metrics["cases"], metrics["left_out"])
     if wrong := _wrong(metrics, tiny):
         sys.exit(f"Not what a CPU computes: {'; '.join(wrong)}.")
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 import contextlib
 import ctypes
+import importlib.util
 import io
 import os
 import pathlib
+import pkgutil
 import sys
 from typing import TextIO
 
@@ -17,6 +19,7 @@ from lcaps_jax import parallel
 def prepare() -> None:
     """Sets the process up. An entry point calls this before anything else."""
     reuse_freed_memory()
+    _compile_fast_for_cuda()
     _keep_compiled_programs()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes may hold what the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -47,6 +50,23 @@ def messages_on_stderr() -> Iterator[TextIO]:
     records = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
         yield records
+
+
+_TRITON = "--xla_gpu_enable_triton_gemm"
+
+
+def _compile_fast_for_cuda() -> None:
+    """Has XLA leave matrix products to cuBLAS where JAX is installed for CUDA, unless ``XLA_FLAGS`` decides.
+
+    Otherwise XLA compiles each product in dozens of ways by Triton, to time them: with 37 products in a training step
+    that takes minutes (``docs/accelerators.md``). It must happen before JAX looks for devices.
+    """
+    plugins = importlib.util.find_spec("jax_plugins")
+    places = plugins.submodule_search_locations if plugins else None
+    has_cuda = any(module.name.startswith("xla_cuda") for module in pkgutil.iter_modules(places or []))
+    given = os.environ.get("XLA_FLAGS", "")
+    if has_cuda and _TRITON not in given:
+        os.environ["XLA_FLAGS"] = f"{given} {_TRITON}=false".strip()
 
 
 def _keep_compiled_programs() -> None:

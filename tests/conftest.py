@@ -3,7 +3,9 @@
 XLA optimizes little: compiling is most of what the tests wait for, and a tiny network is fast enough anyway.
 """
 
+import gc
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ os.environ.setdefault(
 )
 
 from absl import flags
+import jax
 import pytest
 
 from lcaps_jax import locks, runtime
@@ -23,6 +26,21 @@ import workloads
 os.environ["XLA_FLAGS"] = workloads.xla_flags(devices=2)
 runtime.prepare()
 flags.FLAGS(["pytest"])  # chex's variants read flags
+
+
+# Linux gives a process 65,530 memory maps at most. A program that XLA has compiled for a CPU takes a dozen and more.
+# The first that gets none is a segmentation fault.
+_MOST_MAPS = 30_000
+
+
+@pytest.fixture(autouse=True)
+def forget_programs():
+    """Forgets the compiled programs after a test where there are many."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > _MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,17 @@
 """Programs for TPUs, compiled without one, and the benchmark of an accelerator, tried on a CPU."""
 
 import json
-import signal
+import os
 import subprocess
 import sys
 import time
 
 import pytest
 
-from benchmarks import device, tpu_compile
+from benchmarks import device, gpu_compile, tpu_compile
 from experiments.ablations import ABLATIONS
 from experiments.cells import CELLS
 from experiments.plan import Plan
-from lcaps_jax import commands, runs
 import workloads
 
 
@@ -37,6 +36,40 @@ def test_a_step_of_a_tiny_network_compiles_for_tpus(target):
     assert 1 <= found["all_reduces"] <= 4 if several else found["all_reduces"] == 0
 
 
+def test_products_of_convolutions_are_read_off_a_compiled_program():
+    text = """
+  %x = f32[4,10,10,8]{3,2,1,0} parameter(0)
+  %w = f32[16,5,5,8]{3,2,1,0} fusion(%y), calls=%c
+  %conv = (f32[4,6,6,16]{3,2,1,0}, u8[0]{0}) custom-call(%x, %w), window={size=5x5}, custom_call_target="__cudnn$convForward"
+  %g = f32[4,6,6,16]{3,2,1,0} get-tuple-element(%conv), index=0
+  %a = (f32[4,10,10,8]{3,2,1,0}, u8[0]{0}) custom-call(%g, %w), window={size=5x5}, custom_call_target="__cudnn$convBackwardInput"
+  %b = (f32[16,5,5,8]{3,2,1,0}, u8[0]{0}) custom-call(%x, %g), window={size=5x5}, custom_call_target="__cudnn$convBackwardFilter"
+"""  # noqa: E501
+    assert gpu_compile.multiplications(text) == 3 * [4 * 6 * 6 * 16 * 5 * 5 * 8]
+
+
+def test_cudnn_is_handed_no_zeros_of_a_strided_convolution():
+    pytest.importorskip("jax_plugins.xla_cuda13")
+    needed = 3 * 2 * 6 * 6 * 9 * 9 * 16 * 16
+    direct, polyphase = (
+        sum(gpu_compile.multiplications(gpu_compile.compiled(20, 9, method, channels=16, batch=2)))
+        for method in ("direct", "polyphase")
+    )
+    assert polyphase < 1.3 * needed < 3 * needed < direct
+
+
+@pytest.mark.parametrize("given", ["", "--xla_gpu_enable_triton_gemm=true"])
+def test_with_cuda_products_are_left_to_cublas_unless_the_user_decides(tmp_path, given):
+    plugin = tmp_path / "jax_plugins" / "xla_cuda99" / "__init__.py"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text("def initialize():\n    pass\n")
+    code = "import os; from lcaps_jax import runtime; runtime.prepare(); print(os.environ['XLA_FLAGS'])"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "XLA_FLAGS": given}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=workloads.REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == (given or "--xla_gpu_enable_triton_gemm=false"), done.stderr
+
+
 @pytest.mark.slow
 def test_the_benchmark_of_an_accelerator_checks_times_and_trains_on_a_cpu_too(tmp_path):
     output = tmp_path / "device.json"
@@ -51,7 +84,7 @@ def test_the_benchmark_of_an_accelerator_checks_times_and_trains_on_a_cpu_too(tm
     assert found["quickstart"]["error"] == found["quickstart"]["error_in_parts"] < 80
     assert len(found["cases"]) == 6 and all(case["images_per_second"] > 0 for case in found["cases"].values())
     assert found["left_out"] == []
-    assert list(found["runs"]) == names and all(0 < run["sample"] < 100 for run in found["runs"].values())
+    assert all(0 < found["runs"][name]["sample"] < 100 for name in names)
 
 
 def test_an_accelerator_trains_table_2_then_the_open_questions_then_further_seeds(tmp_path):
@@ -66,17 +99,22 @@ def test_an_accelerator_trains_table_2_then_the_open_questions_then_further_seed
         settings.without_unused().check_settings_are_used()  # as train.py does
 
 
-def test_what_an_accelerator_has_trained_is_told_when_its_time_is_over(tmp_path, monkeypatch):
-    folders, begun = [tmp_path / name for name in ("one", "two", "three")], []
+def pretend(settings, folder):
+    """Trains nothing for as many seconds as the run's seed says, and notes its beginning and its end."""
+    (folder.parent / f"{folder.name} begun").touch()
+    if settings.seed == 13:
+        raise ValueError("a fault of this run alone")
+    time.sleep(settings.seed)
+    (folder.parent / f"{folder.name} done").touch()
 
-    def train(settings, folder):
-        begun.append(folder)
-        time.sleep(20 * (len(begun) - 1))  # the second takes longer than there is time
 
-    monkeypatch.setattr(commands, "train", train)
-    monkeypatch.setattr(runs, "is_finished", lambda settings, folder, archived: folder in begun)
-    monkeypatch.setattr(runs, "read_results", lambda folder: {"mnist": {"error": 1.5}})
-    plan, before = Plan(tmp_path, quick=False, data_dir=None), signal.getsignal(signal.SIGTERM)
-    found = device.train_runs(plan, dict.fromkeys(folders, workloads.tiny_config()), minutes=0.005)
-    assert found == {"one": {"mnist": 1.5}} and begun == folders[:2]
-    assert signal.getsignal(signal.SIGTERM) == before
+def test_an_accelerator_trains_until_its_time_is_over_and_a_fault_stops_no_other_run(tmp_path, capfd):
+    seconds = {"long": 300, "faulty": 13, "short": 0}
+    wanted = {tmp_path / name: workloads.tiny_config(seed=seed) for name, seed in seconds.items()}
+    began = time.monotonic()
+    device.train_runs(wanted, minutes=15 / 60, at_once=2, train=pretend)
+    assert 14 < time.monotonic() - began < 60
+    assert {path.name for path in tmp_path.iterdir()} == {*(f"{name} begun" for name in seconds), "short done"}
+    printed = capfd.readouterr()
+    assert "The time for training is over." in printed.out and "faulty: failed" in printed.out
+    assert "a fault of this run alone" in printed.err

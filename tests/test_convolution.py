@@ -1,6 +1,7 @@
-"""The spectral convolution and both its gradients against a direct one in float64."""
+"""The methods of the convolution and both its gradients against a direct one in float64."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,8 @@ def _error(ours, reference):
 
 
 # height, width, channels, kernel, outputs, stride: the four geometries of the paper with fewer channels, odd and even
-# sizes, one output, several tiles, not square, stride 1, and few channels (a product over patches).
+# sizes, one output, several tiles, not square, stride 1, and few channels (a product over patches). In the polyphase
+# method the kernels of 15x15 are taken by groups of rows.
 _SHAPES = [
     (20, 20, 32, 9, 16, 2),
     (32, 32, 20, 9, 8, 2),
@@ -56,13 +58,14 @@ _SHAPES = [
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("method", ["spectral", "polyphase"])
 @pytest.mark.parametrize("shape", _SHAPES, ids=str)
-def test_forward_and_gradients(shape, dtype, tolerance):
+def test_forward_and_gradients(shape, method, dtype, tolerance):
     height, width, channels, k, outputs, stride = shape
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, height, width, channels)), dtype)
     kernel = jnp.asarray(rng.standard_normal((k, k, channels, outputs)), dtype)
-    y, pull = jax.vjp(lambda x, w: strided_conv(x, w, stride=stride, method="spectral"), x, kernel)
+    y, pull = jax.vjp(lambda x, w: strided_conv(x, w, stride=stride, method=method), x, kernel)
     dy = jnp.asarray(rng.standard_normal(y.shape), dtype)
     dx, dkernel = pull(dy)
     assert y.dtype == dx.dtype == dkernel.dtype == dtype
@@ -106,7 +109,10 @@ def test_methods_agree_and_auto_is_spectral_on_a_cpu():
 
 
 def test_the_platform_is_chosen_when_the_program_is_lowered():
-    """Whatever machine it is traced on, a TPU's program has XLA's convolutions, and a CPU's has products alone."""
+    """Whatever machine it is traced on, a TPU's program has XLA's convolutions, and a CPU's has products alone.
+
+    An NVIDIA GPU's has convolutions without strides, whose gradients have no zeros between the numbers.
+    """
     x, kernel = jnp.zeros((2, 20, 20, 16)), jnp.zeros((9, 9, 16, 4))
 
     def loss(x, kernel):
@@ -114,11 +120,11 @@ def test_the_platform_is_chosen_when_the_program_is_lowered():
         return jnp.sum(stacked**2)
 
     traced = jax.jit(jax.grad(loss, (0, 1))).trace(x, kernel)
-    convolutions = {
-        platform: traced.lower(lowering_platforms=(platform,)).as_text().count("stablehlo.convolution")
-        for platform in ("cpu", "cuda", "tpu")
-    }
-    assert convolutions["cpu"] == 0 and convolutions["cuda"] == convolutions["tpu"] >= 5
+    programs = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda", "tpu")}
+    convolutions = {platform: program.count("stablehlo.convolution") for platform, program in programs.items()}
+    assert convolutions["cpu"] == 0 and convolutions["cuda"] >= 5 and convolutions["tpu"] >= 5
+    dilated = {platform: re.findall(r"(?:stride|dilate) = \[2, 2\]", program) for platform, program in programs.items()}
+    assert dilated["tpu"] and not dilated["cuda"]
 
 
 @pytest.mark.parametrize("method", METHODS)
