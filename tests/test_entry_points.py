@@ -91,6 +91,7 @@ def _is_saving(workdir: pathlib.Path) -> bool:
     return any(name.isdigit() for name in names) and any("tmp" in name for name in names)
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_a_save_and_again_in_training_goes_on_to_the_same_numbers(tiny_run, tmp_path):
     whole, _ = tiny_run
     workdir = tmp_path / "killed"
@@ -177,6 +178,7 @@ def test_refusals_come_before_any_work(tmp_path, settings, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_stop_at_error_ends_a_run_and_without_it_the_run_goes_on(tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "run"
     settings = {"epochs": 2, "stop_at_error": 99.5, "placement": "fixed", "max_shift": 1}

@@ -82,6 +82,7 @@ exit ${code:-0}
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_during_a_save_ends_with_a_message_and_loses_nothing_saved(tiny_run, tmp_path):
     """On a real file system of a few megabytes, in a mount namespace of its own."""
     disk, kept = tmp_path / "disk", tmp_path / "kept"

@@ -9,6 +9,7 @@ from benchmarks import fuzz
 from lcaps_jax.config import ConfigError
 
 
+@pytest.mark.slow
 def test_damaged_inputs_are_done_or_refused_in_one_line():
     before = set(flags.FLAGS)
     counts = fuzz.fuzz(40, 10, 4, 1, seed=2)

@@ -44,6 +44,7 @@ def address():
 
 
 @pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.slow
 def test_a_drawn_one_is_seen_as_a_one_and_no_longer_when_it_lies(address, tmp_path):
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
