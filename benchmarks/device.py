@@ -60,8 +60,8 @@ _RATE_SIZE = 8192  # rows of the matrices whose product and copy are timed
 # The largest difference of an output or a gradient from the CPU's, by the largest number in it.
 _TOLERANCE = 1e-3
 # The largest change of the training loss by a pause. A CPU computes the same bits again. Others may add in another
-# order, which a training magnifies.
-_RESUMED = 0.05
+# order, which a training magnifies: an H200 changed it by 0.04.
+_RESUMED = 0.15
 # The quickstart's error on a CPU is 4.2 % of 2,000 images, with an interval up to 5.2.
 _MOST_ERROR, _TINY_MOST_ERROR = 6.0, 80.0
 

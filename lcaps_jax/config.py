@@ -523,7 +523,9 @@ def from_flags(values: flags.FlagValues) -> Config:
     settings["eval_datasets"] = tuple(settings["eval_datasets"] or ()) or None  # an empty list is none
     of_network = ("channels", *networks.NETWORKS[settings["model"]].settings)
     at_default = [name for name in of_network if values[name].present and settings[name] == getattr(Config, name)]
-    if at_default and settings["layers"] is None:  # which a Config cannot tell from what was not given
+    # Which a Config cannot tell from what was not given. It matters to folders of images, which data_dir may name.
+    may_be_small = settings["dataset"] == folder.NAME or settings["data_dir"]
+    if at_default and may_be_small and settings["layers"] is None:
         settings["layers"] = base.PAPER
     return Config(**settings)
 

@@ -123,7 +123,7 @@ def test_the_errors_on_the_page_of_results_are_those_of_the_raw_results():
             line = f"| {name} | {cell.column} | {paper} | {error} | {interval} | {len(folders)} |\n"
             assert (line in written) == (cell.paper is not None), line
             claimed += line in written
-    assert claimed == len(re.findall(r"^\| .* \| (?:aff|M)NIST \| [\d.]+ \| ", written, re.MULTILINE)) == 8
+    assert claimed == len(re.findall(r"^\| .* \| (?:aff|M)NIST \| [\d.]+ \| ", written, re.MULTILINE)) == 10
     for name, (six, ten, paper) in _PLACED.items():
         epochs = json.loads((docs / "results" / ten / "config.json").read_text())["settings"]["epochs"]
         both = [errors(folders, "affnist") for folders in (six, [ten])]
