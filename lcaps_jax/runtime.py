@@ -58,8 +58,8 @@ _TRITON = "--xla_gpu_enable_triton_gemm"
 def _compile_fast_for_cuda() -> None:
     """Has XLA leave matrix products to cuBLAS where JAX is installed for CUDA, unless ``XLA_FLAGS`` decides.
 
-    Otherwise XLA compiles each product in dozens of ways by Triton, to time them: with 37 products in a training step
-    that takes minutes (``docs/accelerators.md``). It must happen before JAX looks for devices.
+    Otherwise XLA compiles each product in dozens of ways by Triton, to time them, and a training step has 37 products
+    (``docs/accelerators.md``). It must happen before JAX looks for devices.
     """
     plugins = importlib.util.find_spec("jax_plugins")
     places = plugins.submodule_search_locations if plugins else None

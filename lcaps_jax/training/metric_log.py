@@ -1,6 +1,7 @@
 """Where the metrics of a run go: ``metrics.jsonl``, TensorBoard and the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import json
 import pathlib
 import sys
@@ -138,12 +139,26 @@ class MetricLog:
             self._file.close()
 
 
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Hides PyTorch, which tensorboardX would import where it is installed, for seconds and for nothing."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+
+
 class _Board:
     """The events of a run for TensorBoard, begun anew. They are written at once, not by a thread beside training."""
 
     def __init__(self, place: pathlib.Path):
-        from tensorboardX import event_file_writer, summary  # here, because it imports PyTorch where that is installed
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        with _without_torch():
+            from tensorboardX import event_file_writer, summary
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         place.mkdir(exist_ok=True)
         for events in place.glob(_EVENTS):

@@ -92,3 +92,16 @@ def test_tensorboard_has_what_the_log_has_when_a_run_is_killed_and_when_it_goes_
     assert {name for name, _, _ in _events(tmp_path)} == {f"train/{name}" for name in _figures(0)}
     log.close()
     killed.close()
+
+
+def test_a_log_does_not_import_pytorch_and_leaves_it_to_be_imported(tmp_path, run_python):
+    (tmp_path / "torch.py").write_text("print('imported')\n")
+    code = """
+import pathlib, sys
+sys.path.insert(0, sys.argv[1])
+from lcaps_jax.training.metric_log import MetricLog
+MetricLog(pathlib.Path(sys.argv[1]), 0, 40).close()
+print("logged")
+import torch
+"""
+    assert run_python(code, str(tmp_path), devices=1).split() == ["logged", "imported"]
