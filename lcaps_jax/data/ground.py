@@ -1,6 +1,6 @@
 """How bright the images of a set and their borders are: dark ink on white paper is told from white ink on black.
 
-Axes: ``N`` images, ``I`` their size, ``C`` channels.
+Axes: ``N`` images, ``I`` their size, ``P`` pixels of the border, ``C`` channels.
 """
 
 import dataclasses
@@ -11,11 +11,16 @@ import numpy as np
 _FAR, _DEVIATIONS = 0.25, 3.0
 
 
+def border(images: np.ndarray) -> np.ndarray:
+    """The outermost pixels of images ``[N, H, W, C]``, ``[N, P, C]``."""
+    count, channels = len(images), images.shape[-1]
+    rows, columns = images[:, [0, -1]], images[:, 1:-1, [0, -1]]
+    return np.concatenate([part.reshape(count, -1, channels) for part in (rows, columns)], axis=1)
+
+
 def brightness(images: np.ndarray) -> np.ndarray:
     """Mean of each image ``[N, I, I, C]`` uint8 and of its outermost pixels, ``[N, 2]`` from 0, black, to 1, white."""
-    rows, columns = images[:, [0, -1]], images[:, 1:-1, [0, -1]]
-    border = np.concatenate([part.reshape(len(images), -1) for part in (rows, columns)], axis=1)
-    return np.stack([images.mean(axis=(1, 2, 3)), border.mean(axis=1)], axis=1) / 255
+    return np.stack([images.mean(axis=(1, 2, 3)), border(images).mean(axis=(1, 2))], axis=1) / 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +44,8 @@ class Ground:
     def of(cls, images: np.ndarray) -> "Ground":
         """The ground of images ``[N, I, I, C]`` uint8."""
         measured = brightness(images)
-        (mean, border), deviations = measured.mean(0).round(4).tolist(), measured.std(0).round(4).tolist()
-        return cls((mean, border), (deviations[0], deviations[1]))
+        (mean, of_border), deviations = measured.mean(0).round(4).tolist(), measured.std(0).round(4).tolist()
+        return cls((mean, of_border), (deviations[0], deviations[1]))
 
     def unlike(self, measured: np.ndarray) -> np.ndarray:
         """Which images, of ``brightness [N, 2]``, are far darker or brighter than those of the set, ``[N]`` bool."""
@@ -58,10 +63,10 @@ class Ground:
         unlike = self.unlike(measured)
         if unlike.sum() <= share * len(measured):
             return None
-        mean, border = measured[unlike].mean(axis=0)
+        mean, of_border = measured[unlike].mean(axis=0)
         line = (
             f"{what}: the ground of {unlike.sum()} of {len(measured)} images is unlike the training data's (brightness "
-            f"{mean:.2f}, at the border {border:.2f}; there {self.mean[0]:.2f} and {self.mean[1]:.2f})."
+            f"{mean:.2f}, at the border {of_border:.2f}; there {self.mean[0]:.2f} and {self.mean[1]:.2f})."
         )
         if self.unlike(1 - measured[unlike]).mean() < 1 / 2:
             line += " Inverted, as by eval.py --invert, they are like it."

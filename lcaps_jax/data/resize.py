@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
+from lcaps_jax.data.ground import border
 from lcaps_jax.data.splits import DataError
 
 _LARGEST_PICTURE = 2000  # pixels along a side that are taken at all
@@ -69,10 +70,7 @@ def _border_before(shape: Sequence[int], size: int) -> tuple[int, int]:
 
 def _grounds(images: np.ndarray) -> np.ndarray:
     """Colour of each image's new border, ``[N, C]``: the median of its own border where that is light, else black."""
-    rows, columns = images[:, [0, -1]], images[:, 1:-1, [0, -1]]
-    count, channels = len(images), images.shape[-1]
-    border = np.concatenate([part.reshape(count, -1, channels) for part in (rows, columns)], axis=1)
-    median = np.median(border, axis=1)
+    median = np.median(border(images), axis=1)
     is_light = median.mean(axis=1, keepdims=True) >= _LIGHT
     return np.where(is_light, median, 0).astype(images.dtype)
 
@@ -131,8 +129,8 @@ def placed(image: np.ndarray, size: int, invert: bool = False, centre: bool = Fa
 
 def _ink(picture: np.ndarray) -> np.ndarray:
     """White ink ``[H, W]`` without its ground, which is what most of the border is, and stretched to the full range."""
-    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    ink = picture.astype(np.float64) - np.median(border)
+    edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    ink = picture.astype(np.float64) - np.median(edge)
     strongest = ink.max()
     if strongest <= 0:
         return np.zeros_like(picture)
