@@ -24,6 +24,7 @@ import dataclasses
 import functools
 import json
 import multiprocessing
+import multiprocessing.queues
 import os
 import pathlib
 import sys
@@ -168,12 +169,12 @@ def time_convolutions(tiny: bool) -> dict[str, dict[str, float]]:
         for method in (DIRECT, POLYPHASE):
 
             @jax.jit
-            def both_gradients(x, weights=weights, method=method):
+            def both_gradients(x, weights, method=method):
                 with jax.default_matmul_precision(DEFAULT):
                     y, pull = jax.vjp(lambda x, w: strided_conv(x, w, stride=2, method=method), x, weights)
                     return pull(y)
 
-            found[name][method] = 1e3 * _seconds(both_gradients, x)
+            found[name][method] = 1e3 * _seconds(functools.partial(both_gradients, weights=weights), x)
     return found
 
 
@@ -228,13 +229,14 @@ def train_runs(wanted: Mapping[pathlib.Path, Config], minutes: float, at_once: i
       train: Trains one; such as ``train_one``. It must be pickled.
     """
     spawn = multiprocessing.get_context("spawn")
-    waiting = spawn.SimpleQueue()
+    waiting = spawn.Queue()  # whose thread writes, because a pipe does not hold all runs
     processes = [spawn.Process(target=_train_waiting, args=(train, waiting)) for _ in range(min(at_once, len(wanted)))]
     until = time.monotonic() + 60 * minutes
     for process in processes:
         process.start()
     for run in [*wanted.items(), *(None for _ in processes)]:
         waiting.put(run)
+    waiting.cancel_join_thread()  # because nobody reads the runs that are not begun
     for process in processes:
         process.join(max(0, until - time.monotonic()))
     if any(process.is_alive() for process in processes):
@@ -248,7 +250,7 @@ def train_runs(wanted: Mapping[pathlib.Path, Config], minutes: float, at_once: i
 Train = Callable[[Config, pathlib.Path], None]
 
 
-def _train_waiting(train: Train, waiting: multiprocessing.SimpleQueue) -> None:
+def _train_waiting(train: Train, waiting: multiprocessing.queues.Queue) -> None:
     """Trains one run after the other of those that wait."""
     runtime.prepare()
     while run := waiting.get():
@@ -303,25 +305,29 @@ def check_and_time(seconds: float, tiny: bool, output: str) -> None:
     runtime.prepare()
     began = time.monotonic()
     print(parallel.describe(), flush=True)
-    metrics: dict = {"devices": parallel.describe(), "rates": rates(*([256] if tiny else []))}
+    metrics: dict = {"devices": parallel.describe(), "cases": {}, "left_out": []}
+
+    def note(**found) -> None:  # at once, because the machine may be taken away
+        metrics.update(found, minutes=(time.monotonic() - began) / 60)
+        timing.write(output, metrics)
+
+    note(rates=rates(*([256] if tiny else [])))
     print(f"rates: {json.dumps(metrics['rates'])}", flush=True)
-    metrics["differences"] = differences_from_cpu(tiny)
+    note(differences=differences_from_cpu(tiny))
     print(f"differences from the CPU: {json.dumps(metrics['differences'])}", flush=True)
     with tempfile.TemporaryDirectory() as folder:  # because a quickstart of an earlier call would be finished
-        metrics["quickstart"] = train_at_once_and_in_two_parts(pathlib.Path(folder), tiny)
+        note(quickstart=train_at_once_and_in_two_parts(pathlib.Path(folder), tiny))
     print(f"quickstart: {json.dumps(metrics['quickstart'])}", flush=True)
     if jax.default_backend() == "gpu" or tiny:  # a TPU's compiler takes long over them
-        metrics["convolutions, ms"] = time_convolutions(tiny)
+        note(**{"convolutions, ms": time_convolutions(tiny)})
         print(f"convolutions, ms: {json.dumps(metrics['convolutions, ms'])}", flush=True)
-    metrics |= {"cases": {}, "left_out": []}
     for name, case in time_all(began + seconds, tiny):
         if case is None:
             metrics["left_out"].append(name)
         else:
             metrics["cases"][name] = case
             print(f"{name}: {1e3 * case['seconds']:.2f} ms, {case['images_per_second']:.0f} images/s", flush=True)
-        metrics["minutes"] = (time.monotonic() - began) / 60
-        timing.write(output, metrics)  # after each, because the machine may be taken away
+        note()
     _show(metrics["cases"], metrics["left_out"])
     if wrong := _wrong(metrics, tiny):
         sys.exit(f"Not what a CPU computes: {'; '.join(wrong)}.")

@@ -10,7 +10,6 @@ XLA's own convolution with stride 2, and the one that this package takes on an N
 
 from collections.abc import Sequence
 import math
-import os
 import pathlib
 import re
 
@@ -92,7 +91,7 @@ def main() -> None:
 
     def parsed(argv):
         del argv
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # because no GPU runs anything
+        jax.config.update("jax_platforms", "cpu")  # because no GPU runs anything
         found = measure()
         timing.write(output.value, {"products, multiples of what is needed": found})
         rows = [(name, *(f"{each[method]:.1f}" for method in (DIRECT, POLYPHASE))) for name, each in found.items()]

@@ -67,17 +67,15 @@ class Plan:
         return range(1 if self.quick else cell.seeds)
 
     def is_finished(self, config: Config, folder: pathlib.Path) -> bool:
-        """Whether a run is done, even where its checkpoints are gone by now, whatever its products' precision was."""
-        if (folder / CONFIG_FILE).exists():
-            earlier, _ = read_config(folder)
-            config = dataclasses.replace(config, matmul_precision=earlier.matmul_precision)
-        return runs.is_finished(config, folder, archived=True)
+        """Whether a run is done. It counts without its checkpoints, and with products of any precision."""
+        return runs.is_finished(_as_begun(config, folder), folder, archived=True)
 
     def finish(self, config: Config, folder: pathlib.Path) -> bool:
         """Trains a run to its end if that is wanted and not done yet, and returns whether it is done.
 
         A run that diverges would diverge again, so it is left out, and the other runs go on.
         """
+        config = _as_begun(config, folder)
         if self.train and not self.is_finished(config, folder):
             try:
                 commands.train(config.without_unused(), folder)
@@ -116,6 +114,14 @@ class Plan:
         if missing := [name for name, folders in found.items() if not folders]:
             say(f"{experiment}: without {', '.join(missing)}, not trained yet.")
         return {name: folders for name, folders in found.items() if folders}
+
+
+def _as_begun(config: Config, folder: pathlib.Path) -> Config:
+    """Settings with the precision of products that the run in the folder was begun with."""
+    if not (folder / CONFIG_FILE).exists():
+        return config
+    earlier, _ = read_config(folder)
+    return dataclasses.replace(config, matmul_precision=earlier.matmul_precision)
 
 
 def image_size(config: Config) -> int:

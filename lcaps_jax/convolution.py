@@ -67,8 +67,8 @@ def strided_conv(
       method: ``"spectral"`` (exact transforms and one batched product or, for few channels, a product over
         patches), ``"polyphase"`` (XLA's convolution of the pixels' parities, with stride 1), ``"direct"`` (XLA's
         convolution), or ``"auto"``, which is chosen where the program is lowered: spectral for a CPU, polyphase for an
-        NVIDIA GPU, and direct elsewhere. The channels of an image itself become a product over patches in all three,
-        because XLA's TPU compiler takes minutes over the kernel gradient of a convolution with a single channel.
+        NVIDIA GPU, and direct elsewhere. The channels of an image itself become a product over patches in all but
+        ``"direct"``: XLA's TPU compiler takes minutes over the kernel gradient of a convolution with one channel.
       layouts: Order of the axes of ``x`` and of the result, each ``"NHWC"`` or ``"CHWN"``.
 
     Returns:
@@ -119,7 +119,7 @@ def _by_method(compute: Callable, method: str, *arrays) -> jax.Array:
     """``compute(*arrays, method)`` for the method, which for "auto" is chosen when the program is lowered.
 
     A program that is exported or compiled ahead of time for another platform thus gets that platform's code. One that
-    is lowered for a single platform holds no trace of the other's.
+    is lowered for a single platform holds no trace of the others.
     """
     if method not in METHODS:
         raise ValueError(f"strided_conv has the methods {', '.join(METHODS)}, got {method!r}.")
@@ -213,10 +213,11 @@ def _patches_conv(x: jax.Array, kernel: jax.Array, stride: int, layout: str) -> 
 def _polyphase_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """A convolution with stride 1, in which the pixels' parities have joined the channels, by groups of kernel rows.
 
-    XLA for NVIDIA's GPUs swaps the operands of a convolution whose kernel has more places than its image. The gradient
-    by the images is one where the kernel is larger than the grid of outputs, and then cuDNN's own gradient is not
-    recognised: zeros are written between the numbers, and multiplied, up to seventeen times as many as there need be.
-    Half the kernel's size by parities, and few enough of its rows at a time, keep both gradients cuDNN's own.
+    XLA for NVIDIA's GPUs swaps the operands of a convolution whose kernel has more places than its image. It then no
+    longer recognises cuDNN's own gradient by the images, where the kernel is larger than the grid of outputs. It writes
+    zeros between the numbers, so that this gradient takes up to seventeen times the products it needs (MNIST, 9x9).
+    Parities halve the kernel's size, and so few of its rows are taken at a time that they have no more places than the
+    outputs, or one row. So both gradients stay cuDNN's own.
     """
     batch, height, width, channels = x.shape
     k = kernel.shape[0]
@@ -237,12 +238,13 @@ def _polyphase_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
         product = lax.conv_general_dilated(
             seen, part, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=matmul_precision()
         )
+        product = product.astype(jnp.promote_types(x.dtype, jnp.float32))  # in which the groups are added
         y = product if y is None else y + product
-    return y
+    return y.astype(x.dtype)
 
 
 def _kernel_phases(kernel: jax.Array, stride: int) -> jax.Array:
-    """A kernel by the parities of its pixels, ``[taps, taps, s*s*C, O]``; zeros fill up the last."""
+    """A kernel by the parities of its pixels, ``[taps, taps, s*s*C, O]``; an odd size is filled up with zeros."""
     k, _, channels, outputs = kernel.shape
     taps = -(-k // stride)
     extra = taps * stride - k

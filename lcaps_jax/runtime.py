@@ -58,8 +58,9 @@ _TRITON = "--xla_gpu_enable_triton_gemm"
 def _compile_fast_for_cuda() -> None:
     """Has XLA leave matrix products to cuBLAS where JAX is installed for CUDA, unless ``XLA_FLAGS`` decides.
 
-    Otherwise XLA compiles each product in dozens of ways by Triton, to time them, and a training step has 37 products
-    (``docs/accelerators.md``). It must happen before JAX looks for devices.
+    Otherwise XLA compiles each product in dozens of ways by Triton and times them; a training step has 37 products
+    (``docs/accelerators.md``). It must happen before JAX looks for devices. XLA ends the process at a flag that it does
+    not know, so this must go when XLA drops the flag.
     """
     plugins = importlib.util.find_spec("jax_plugins")
     places = plugins.submodule_search_locations if plugins else None

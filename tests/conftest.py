@@ -28,8 +28,8 @@ runtime.prepare()
 flags.FLAGS(["pytest"])  # chex's variants read flags
 
 
-# Linux gives a process 65,530 memory maps at most. A program that XLA has compiled for a CPU takes a dozen and more.
-# The first that gets none is a segmentation fault.
+# Linux gives a process 65,530 memory maps at most, and each program that XLA compiles for a CPU takes a dozen or more.
+# When none is left, the process ends with a segmentation fault.
 _MOST_MAPS = 30_000
 
 

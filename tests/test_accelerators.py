@@ -109,8 +109,9 @@ def pretend(settings, folder):
 
 
 def test_an_accelerator_trains_until_its_time_is_over_and_a_fault_stops_no_other_run(tmp_path, capfd):
-    seconds = {"long": 300, "faulty": 13, "short": 0}
-    wanted = {tmp_path / name: workloads.tiny_config(seed=seed) for name, seed in seconds.items()}
+    seconds = {"long": 300, "faulty": 13, "short": 0, "long too": 300}
+    waiting = {f"waiting {number}": 0 for number in range(200)}  # more than a pipe holds
+    wanted = {tmp_path / name: workloads.tiny_config(seed=seed) for name, seed in (seconds | waiting).items()}
     began = time.monotonic()
     device.train_runs(wanted, minutes=15 / 60, at_once=2, train=pretend)
     assert 14 < time.monotonic() - began < 60

@@ -141,7 +141,7 @@ class MetricLog:
 
 @contextlib.contextmanager
 def _without_torch() -> Iterator[None]:
-    """Hides PyTorch, which tensorboardX would import where it is installed, for seconds and for nothing."""
+    """Hides PyTorch. Where it is installed, tensorboardX imports it, which takes seconds and is of no use here."""
     hidden = "torch" not in sys.modules
     if hidden:
         sys.modules["torch"] = None  # type: ignore[assignment]  # as if it were not installed
@@ -149,7 +149,7 @@ def _without_torch() -> Iterator[None]:
         yield
     finally:
         if hidden:
-            del sys.modules["torch"]
+            sys.modules.pop("torch", None)
 
 
 class _Board:

@@ -53,6 +53,18 @@ def test_no_new_run_is_begun_with_a_setting_of_another_network(tmp_path, monkeyp
     assert begun["mnist_9x9_k50"].k == (10 if quick else 50)
 
 
+def test_a_run_counts_whatever_the_precision_of_its_products_and_goes_on_with_it(tiny_run, tmp_path, monkeypatch):
+    workdir = shutil.copytree(tiny_run[0], tmp_path / "run")
+    settings, about = config.read_config(workdir)
+    config.write_config(workdir, dataclasses.replace(settings, matmul_precision="default"), about)
+    plan = Plan(tmp_path, quick=False, data_dir=None)
+    assert settings.matmul_precision == "highest" and plan.is_finished(settings, workdir)
+    begun = []
+    monkeypatch.setattr(commands, "train", lambda config, folder: begun.append(config))
+    assert not plan.finish(dataclasses.replace(settings, epochs=settings.epochs + 1), workdir)
+    assert [one.matmul_precision for one in begun] == ["default"]
+
+
 def test_a_run_that_was_begun_with_one_goes_on_with_it(tiny_run, tmp_path):
     workdir = shutil.copytree(tiny_run[0], tmp_path / "run")
     settings, about = config.read_config(workdir)
