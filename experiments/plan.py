@@ -5,6 +5,8 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import jax
+
 from experiments.cells import CELLS, Cell, cell_of
 from lcaps_jax import commands, runs
 from lcaps_jax.config import CONFIG_FILE, Config, from_flagfile, read_config
@@ -81,6 +83,9 @@ class Plan:
                 commands.train(config.without_unused(), folder)
             except DivergenceError as error:
                 say(f"{folder}: {error} Its cell stays empty.")
+            # The next run has other programs. Those of some forty runs would need more memory maps than Linux gives a
+            # process, which ends it.
+            jax.clear_caches()
         return self.is_finished(config, folder)
 
     def run(self, cell: Cell) -> list[pathlib.Path]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import pytest
 
 from experiments import ablations
@@ -63,6 +64,16 @@ def test_a_run_counts_whatever_the_precision_of_its_products_and_goes_on_with_it
     monkeypatch.setattr(commands, "train", lambda config, folder: begun.append(config))
     assert not plan.finish(dataclasses.replace(settings, epochs=settings.epochs + 1), workdir)
     assert [one.matmul_precision for one in begun] == ["default"]
+
+
+def test_the_programs_of_a_run_are_forgotten_before_the_next(tmp_path, monkeypatch):
+    traced = []
+    program = jax.jit(lambda x: traced.append("traced") or x)
+    monkeypatch.setattr(commands, "train", lambda config, folder: program(1.0))
+    plan = Plan(tmp_path, quick=False, data_dir=None)
+    for name in ("one", "two"):
+        plan.finish(config.Config(), tmp_path / name)
+    assert len(traced) == 2
 
 
 def test_a_run_that_was_begun_with_one_goes_on_with_it(tiny_run, tmp_path):
