@@ -217,7 +217,10 @@ def planned(plan: Plan) -> dict[pathlib.Path, Config]:
     return planned_runs
 
 
-def train_runs(wanted: Mapping[pathlib.Path, Config], minutes: float, at_once: int, train: "Train") -> None:
+Train = Callable[[Config, pathlib.Path], None]
+
+
+def train_runs(wanted: Mapping[pathlib.Path, Config], minutes: float, at_once: int, train: Train) -> None:
     """Trains runs in their order until the minutes are over, each in its folder and some of them at once.
 
     Those that are in training then save themselves and stop; the same command goes on with them.
@@ -245,9 +248,6 @@ def train_runs(wanted: Mapping[pathlib.Path, Config], minutes: float, at_once: i
         process.terminate()  # at this signal a training saves itself
     for process in processes:
         process.join()
-
-
-Train = Callable[[Config, pathlib.Path], None]
 
 
 def _train_waiting(train: Train, waiting: multiprocessing.queues.Queue) -> None:
@@ -339,7 +339,7 @@ def main() -> None:
     minutes = flags.DEFINE_float("minutes", 0, "Minutes for training runs after that.", lower_bound=0)
     only = flags.DEFINE_multi_string("only", None, "Folder of a run to train; may be repeated. Default: all of them.")
     at_once = flags.DEFINE_integer(
-        "at_once", 1, "Runs that are trained at once. A TPU trains one, a GPU with enough memory several.", 1
+        "at_once", 1, "Runs to train at once. A TPU trains one, a GPU with enough memory several.", lower_bound=1
     )
     precision = flags.DEFINE_enum(
         "matmul_precision", HIGHEST, MATMUL_PRECISIONS, "Precision of float32 products in the runs that are trained."
