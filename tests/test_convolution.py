@@ -65,9 +65,15 @@ def test_forward_and_gradients(shape, method, dtype, tolerance):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, height, width, channels)), dtype)
     kernel = jnp.asarray(rng.standard_normal((k, k, channels, outputs)), dtype)
-    y, pull = jax.vjp(lambda x, w: strided_conv(x, w, stride=stride, method=method), x, kernel)
-    dy = jnp.asarray(rng.standard_normal(y.shape), dtype)
-    dx, dkernel = pull(dy)
+    outputs_shape = (2, output_size(height, k, stride), output_size(width, k, stride), outputs)
+    dy = jnp.asarray(rng.standard_normal(outputs_shape), dtype)
+
+    @jax.jit
+    def convolve(x, kernel, dy):
+        y, pull = jax.vjp(lambda x, w: strided_conv(x, w, stride=stride, method=method), x, kernel)
+        return y, *pull(dy)
+
+    y, dx, dkernel = convolve(x, kernel, dy)
     assert y.dtype == dx.dtype == dkernel.dtype == dtype
 
     x64, kernel64, dy64 = (np.asarray(array.astype(jnp.float32), np.float64) for array in (x, kernel, dy))
@@ -77,6 +83,25 @@ def test_forward_and_gradients(shape, method, dtype, tolerance):
     assert _error(y.astype(jnp.float32), reference) < tolerance
     assert _error(dx.astype(jnp.float32), dx64) < tolerance
     assert _error(dkernel.astype(jnp.float32), dkernel64) < tolerance
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_derivatives_forward_and_of_batches(method):
+    """A Jacobian is that of a linear map, by columns, by rows, and with a batch of directions."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.standard_normal((1, 7, 8, 16), np.float32), rng.standard_normal((3, 3, 16, 2), np.float32)
+
+    def features(x):
+        return strided_conv(x, kernel, stride=2, method=method)
+
+    direction = rng.standard_normal(x.shape, np.float32)
+    y, tangent = jax.jit(lambda: jax.jvp(features, (x,), (direction,)))()
+    assert _error(y, _direct64(x, kernel, 2)) < 1e-5
+    assert _error(tangent, _direct64(direction, kernel, 2)) < 1e-5
+    rows = jax.jit(jax.jacrev(features))(x)
+    assert _error(np.sum(rows * direction, axis=(4, 5, 6, 7)), _direct64(direction, kernel, 2)) < 1e-5
+    several = np.stack([x, direction])
+    assert _error(jax.jit(jax.vmap(features))(several)[1], _direct64(direction, kernel, 2)) < 1e-5
 
 
 @pytest.mark.parametrize("method", METHODS)
