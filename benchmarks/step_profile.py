@@ -39,6 +39,7 @@ CASES = (
     "MNIST 9x9, CapsNet r=3",
     "affNIST 9x9, K=70",
     "affNIST 15x15, K=70",
+    "MNIST, small network",
 )
 STATE, REST = "Adam, copies of the state", "capsules, loss, rest"
 # The parts of a step, and what the name of an op holds that counts for one; the first that fits counts.
@@ -261,24 +262,42 @@ def _table(measured: Mapping) -> str:
     return timing.table(("part", "ms", "its products at M's rate, ms", "MB", "as an addition, ms"), rows)
 
 
-def draw(cases: Mapping[str, Mapping]) -> Figure:
-    """A bar for each case, and under it a thin one of its products at the rate of the large product."""
-    figure = Figure(figsize=(8.6, 0.75 * len(cases) + 1.3))
+def draw(cases: Mapping[str, Mapping], before: Mapping[str, Mapping] | None = None) -> Figure:
+    """A bar for each case, above it an earlier version's, and under it a thin one of its products at the full rate.
+
+    Args:
+      cases: What ``measure`` returns, and ``matmul_seconds``, by case.
+      before: The same of an earlier version, for some of the cases.
+    """
+    before = before or {}
+    figure = Figure(figsize=(8.6, 0.85 * len(cases) + 1.3))
     axes = figure.subplots()
-    longest = max(case["seconds_of_ops"] for case in cases.values())
-    for place, case in enumerate(cases.values()):
-        rate, left, left_flop = timing.matmul_flops(case["matmul_seconds"]), 0.0, 0.0
-        for name, part in case["parts"].items():
-            milliseconds, products = 1e3 * part["seconds"], 1e3 * part["flop"] / rate
+    longest = max(case["seconds_of_ops"] for case in (*cases.values(), *before.values()))
+
+    def draw_bar(place: float, height: float, lengths: Mapping[str, float]) -> float:
+        left = 0.0
+        for name, milliseconds in lengths.items():
             colour, strength = _COLOURS[name]
-            axes.barh(place, milliseconds, 0.5, left=left, color=colour, alpha=strength)
-            axes.barh(place + 0.36, products, 0.14, left=left_flop, color=colour, alpha=strength)
-            if part["seconds"] > 0.035 * longest:
-                middle, ink = left + milliseconds / 2, "white" if name in _DARK else "black"
+            axes.barh(place, milliseconds, height, left=left, color=colour, alpha=strength)
+            if height > 0.2 and milliseconds > 35 * longest:
+                ink = "white" if name in _DARK else "black"
+                middle = left + milliseconds / 2
                 axes.text(middle, place, f"{milliseconds:.0f}", ha="center", va="center", fontsize=8, color=ink)
-            left, left_flop = left + milliseconds, left_flop + products
+            left += milliseconds
+        return left
+
+    for row, (name, case) in enumerate(cases.items()):
+        versions = {"before": before[name], "now": case} if name in before else {"": case}
+        places = (row - 0.25, row + 0.08)[-len(versions) :]
+        for place, (version, measured) in zip(places, versions.items(), strict=True):
+            parts = measured["parts"].items()
+            end = draw_bar(place, 0.29, {part: 1e3 * measured["seconds"] for part, measured in parts})
+            axes.text(end, place, f" {version} {end:.0f}", va="center", fontsize=8)
+        rate = timing.matmul_flops(case["matmul_seconds"])
+        draw_bar(row + 0.31, 0.1, {part: 1e3 * measured["flop"] / rate for part, measured in case["parts"].items()})
     axes.set_yticks(range(len(cases)), cases)
     axes.invert_yaxis()
+    axes.set_xlim(right=1.13 * 1e3 * longest)
     axes.set_xlabel("ms a step of 100 images on one core; the thin bars are the products alone, at the full rate")
     axes.spines[["top", "right"]].set_visible(False)
     drawn = [name for name in _COLOURS if any(name in case["parts"] for case in cases.values())]
@@ -298,6 +317,7 @@ def main() -> None:
     """The command line."""
     only = flags.DEFINE_multi_string("only", None, "Case to profile, as in step_time; may be repeated.")
     output = flags.DEFINE_string("output", "benchmarks/results/step_profile.json", "JSON file to write.")
+    before = flags.DEFINE_string("before", "benchmarks/results/step_profile_before.json", "Such a file of before.")
     picture = flags.DEFINE_string("picture", "docs/images/step_time.png", "Picture to draw of all cases in it.")
 
     def parsed(argv):
@@ -312,8 +332,13 @@ def main() -> None:
             print(f"an addition {measured['bytes_per_second'] / 1e9:.0f} GB/s")
             print(_table(measured), flush=True)
             timing.write(output.value, measured, name)
-        found = json.loads(pathlib.Path(output.value).read_text())
-        draw({name: found[name] for name in CASES if name in found}).savefig(picture.value, dpi=110)
+        now, earlier = (
+            json.loads(pathlib.Path(file).read_text()) if pathlib.Path(file).exists() else {}
+            for file in (output.value, before.value)
+        )
+        cases = [name for name in CASES if name in now]
+        figure = draw({name: now[name] for name in cases}, {name: earlier[name] for name in cases if name in earlier})
+        figure.savefig(picture.value, dpi=110)
 
     app.run(parsed)
 

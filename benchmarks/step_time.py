@@ -37,6 +37,9 @@ CASES: dict[str, dict[str, Any]] = {  # settings that differ from the defaults, 
     "affNIST 9x9, K=70": {"k": 70, "image_size": 40},
     "affNIST 9x9, CapsNet r=3": {"model": "capsnet", "image_size": 40},
     "affNIST 15x15, K=70": {"k": 70, "image_size": 40, "conv1_kernel": 15, "primary_kernel": 15},
+    "MNIST, small network": {  # that of configs/mnist_small.flags
+        "channels": 64, "capsule_types": 16, "capsule_dim": 4, "pose_dim": 8, "k": 32, "max_shift": 2,
+    },
     "MNIST, CNN of 64 channels": {"model": "cnn", "channels": 64},
     "MNIST, CNN": {"model": "cnn"},
 }
