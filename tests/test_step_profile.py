@@ -52,4 +52,9 @@ def test_every_part_of_a_step_is_found(model, own):
     assert set(parts) == {*step_profile.PARTS, step_profile.REST} - others
     assert all(part["bytes"] > 0 for part in parts.values())
     assert all(parts[name]["flop"] > 0 for name in [*[*step_profile.PARTS][:4], own])
-    assert step_profile.draw({model: {**measured, "matmul_seconds": 0.1}}).axes
+    now = {model: {**measured, "matmul_seconds": 0.1}}
+    slower = {name: {**part, "seconds": 2 * part["seconds"]} for name, part in parts.items()}
+    before = {model: {**measured, "parts": slower, "seconds_of_ops": 2 * measured["seconds_of_ops"]}}
+    said = [text.get_text().split() for text in step_profile.draw(now, before).axes[0].texts]
+    totals = {words[0]: int(words[1]) for words in said if len(words) == 2}
+    assert set(totals) == {"before", "now"} and abs(totals["before"] - 2 * totals["now"]) <= 1
