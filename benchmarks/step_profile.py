@@ -317,7 +317,7 @@ def main() -> None:
     """The command line."""
     only = flags.DEFINE_multi_string("only", None, "Case to profile, as in step_time; may be repeated.")
     output = flags.DEFINE_string("output", "benchmarks/results/step_profile.json", "JSON file to write.")
-    before = flags.DEFINE_string("before", "benchmarks/results/step_profile_before.json", "Such a file of before.")
+    before = flags.DEFINE_string("before", "benchmarks/results/step_profile_before.json", "That of an earlier version.")
     picture = flags.DEFINE_string("picture", "docs/images/step_time.png", "Picture to draw of all cases in it.")
 
     def parsed(argv):
