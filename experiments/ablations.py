@@ -86,6 +86,9 @@ ABLATIONS = {
         base=_LARGE_KERNELS,
     ),
     "length": _asked("15x15, the authors' 36,000 steps of batch 50", _LARGE_KERNELS, _AUTHORS),
+    "capsnet_length": _asked(
+        "routing at full size, the authors' 36,000 steps of batch 50", "affnist_capsnet", _AUTHORS
+    ),
     "length_mnist": _asked("9x9, the authors' 36,000 steps of batch 50", _MNIST, _AUTHORS),
     "capsnet_full_size_shift10": _asked(
         "routing at full size, and training digits up to 10 pixels", "affnist_capsnet", {"max_shift": 10}
@@ -93,6 +96,11 @@ ABLATIONS = {
     "released_full_size": _asked("the released graph, 15x15, as it stands", _LARGE_KERNELS, _RELEASED),
     "released_full_size_shuffled": _asked(
         "the released graph, 15x15, shuffled", _LARGE_KERNELS, _RELEASED | {"shuffle": True}
+    ),
+    "code_loss_full_size": _asked(
+        "15x15, of the released graph the code loss",
+        _LARGE_KERNELS,
+        {"variant": f"{released.PAPER}+{released.CODE_LOSS}"},
     ),
     "balanced_mnist": _asked("9x9, as many capsules of each type, K=64", _MNIST, _BALANCED),
     "balanced": _asked("15x15, as many capsules of each type, K=64", _LARGE_KERNELS, _BALANCED),

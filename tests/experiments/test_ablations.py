@@ -56,10 +56,12 @@ def test_the_open_questions_change_what_they_ask_about(tmp_path):
     balanced = {"selection": "balanced", "k": 64}
     assert differ == {
         "length": schedule,
+        "capsnet_length": schedule,
         "length_mnist": schedule,
         "capsnet_full_size_shift10": {"max_shift": 10},
         "released_full_size": graph | {"shuffle": False},
         "released_full_size_shuffled": graph,
+        "code_loss_full_size": {"variant": "paper+code_loss"},
         "balanced_mnist": balanced,
         "balanced": balanced,
         "shifted_mnist": {"max_shift": 2},
@@ -92,7 +94,7 @@ def test_open_questions_are_a_table_of_their_own_with_every_seed(tmp_path, monke
     monkeypatch.setattr(runs, "read_results", lambda folder: {"mnist": result})
     ablations.run_questions(plan)
     rows = {row["network"]: row for row in json.loads((tmp_path / "questions.json").read_text())}
-    assert len(rows) == 10 and (tmp_path / "questions.md").read_text() in capsys.readouterr().out
+    assert len(rows) == 12 and (tmp_path / "questions.md").read_text() in capsys.readouterr().out
     errors = {name: row["mnist, % (95 % interval)"] for name, row in rows.items()}
     assert errors.pop("9x9, training digits shifted by up to 2 pixels") == ", ".join(2 * ["0.60 (0.46 to 0.77)"])
     assert set(errors.values()) == {""}
