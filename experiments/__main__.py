@@ -17,7 +17,7 @@ _ON_INTERRUPT = signal.signal(signal.SIGINT, signal.SIG_DFL) if __name__ == "__m
 
 from absl import flags
 
-from experiments import ablations, figure1, figure4, frames, kept, poses, robustness, table2, table3
+from experiments import ablations, figure1, figure4, frames, kept, lengths, poses, robustness, table2, table3
 from experiments.plan import Plan
 from lcaps_jax import cli
 from lcaps_jax.config import ConfigError
@@ -30,6 +30,7 @@ _EXPERIMENTS: dict[str, Callable[[Plan], None]] = {
     "kept": kept.run,
     "robustness": robustness.run,
     "questions": ablations.run_questions,
+    "lengths": lengths.run,
     "ablations": ablations.run,
     "frames": frames.run,
     "poses": poses.run,

@@ -146,12 +146,7 @@ def _write(plan: Plan, table: str, names: Sequence[str], tests: Sequence[str]) -
         if plan.quick and not ABLATIONS[name].quick:
             continue
         plan.finish(configs[name], folder(plan, name))
-        seeds = [
-            folder(plan, name, seed)
-            for seed in range(SEEDS)
-            if plan.is_finished(dataclasses.replace(configs[name], seed=seed), folder(plan, name, seed))
-        ]
-        results = [runs.read_results(each) for each in seeds]
+        results = [runs.read_results(each) for each in finished_seeds(plan, name)]
         row = {"network": ABLATIONS[name].row, "parameters": parameters(configs[name]), "epochs": configs[name].epochs}
         for test in tests:
             shown = [f"{each[test]['error']:.2f} ({interval(each[test])})" for each in results if test in each]
@@ -176,6 +171,16 @@ def settings(plan: Plan, seed: int = 0) -> dict[str, Config]:
 def folder(plan: Plan, name: str, seed: int = 0) -> pathlib.Path:
     """Folder of an ablation's run."""
     return plan.workdir / (f"ablation_{name}" + (f"_seed{seed}" if seed else ""))
+
+
+def finished_seeds(plan: Plan, name: str) -> list[pathlib.Path]:
+    """Folders of the finished runs of an ablation."""
+    config = settings(plan)[name]
+    return [
+        folder(plan, name, seed)
+        for seed in range(SEEDS)
+        if plan.is_finished(dataclasses.replace(config, seed=seed), folder(plan, name, seed))
+    ]
 
 
 def finished(plan: Plan, names: Sequence[str]) -> dict[str, list[pathlib.Path]]:
