@@ -49,6 +49,7 @@ def test_every_flagfile_parses_and_says_what_it_reaches(parse, flagfile):
     assert lines[0].startswith("# ")
     name = {
         "ablation": "ablation_whole",
+        "affnist_15x15_k70_released": "ablation_released_full_size_shuffled",
         "mnist_own_k70": "ablation_own_k70",
         "mnist_own_capsnet": "ablation_own_capsnet",
     }.get(flagfile.stem, flagfile.stem)
