@@ -59,6 +59,10 @@ ABLATIONS = {
     "two_types": Ablation("two types of capsules, not 16", {"capsule_types": 2}, quick=False),
     "capsnet_two_types": Ablation("routing, and two types of capsules", _ROUTING | {"capsule_types": 2}, quick=False),
     "random": Ablation("random capsules kept", {"selection": ladder.RANDOM}),
+    "balanced_types": Ablation("as many capsules of each type kept", {"selection": ladder.BALANCED}, quick=False),
+    "biased_types": Ablation(
+        "capsules of each type kept as often, by a bias", {"selection": ladder.BIASED}, quick=False
+    ),
     "placed_once": Ablation("training digits placed once, not anew", {"placement": FIXED}),
     "released": Ablation("the released graph's choices, but shuffled", {"variant": released.RELEASED, "shuffle": True}),
     "rectified": _one_choice("the ReLU before the squash", released.RECTIFIED),
@@ -117,6 +121,8 @@ _SHOWN = {
     "longer": "narrow L-CapsNet",
     "capsnet_longer": "narrow CapsNet",
     "code_loss": "narrow L-CapsNet, released code loss",
+    "balanced_types": "narrow L-CapsNet, balanced",
+    "biased_types": "narrow L-CapsNet, biased",
     "own_k70": "L-CapsNet, own operators, K=70",
     "balanced": "L-CapsNet 15x15, balanced, K=64",
     "balanced_mnist": "L-CapsNet 9x9, balanced, K=64",

@@ -19,7 +19,9 @@ def run(plan: Plan) -> None:
     names = ["mnist_9x9_k50", "mnist_9x9_k70", "mnist_9x9_k100", "affnist_15x15_k70", "affnist_9x9_k70"]
     rows_of = {name: cell_of(name).row for name in names}  # two of them share one, and differ in the data
     networks = plan.finished("kept", names)
-    networks |= ablations.finished(plan, ["full_size", "longer", "code_loss", *_ASKED])
+    networks |= ablations.finished(
+        plan, ["full_size", "longer", "code_loss", "balanced_types", "biased_types", *_ASKED]
+    )
 
     def measure(run):
         split = data.load_test(run.config.dataset, plan.data_dir, run.config.image_size).take(np.arange(_DIGITS))

@@ -328,6 +328,27 @@ def code_loss(code: jax.Array, activity: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(code - activity), axis=-1)
 
 
+def balance_loss(code: jax.Array, bias: jax.Array) -> jax.Array:
+    """A loss of zero whose gradient moves the biases of groups until all are kept equally often.
+
+    The gradient of a group's bias is how much more often the group is kept than the others are. So each step of an
+    optimizer raises the biases of groups that are kept rarely, and nothing else is trained by it (Wang et al. 2024,
+    "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts").
+
+    Args:
+      code: Code vector, ``[..., n]``; capsule ``i`` belongs to group ``i % G``.
+      bias: Biases that were added to the activities before capsules were kept, ``[G]``.
+
+    Returns:
+      Loss of each example, ``[...]``.
+    """
+    groups = bias.shape[0]
+    kept = jnp.sum(code.reshape(*code.shape[:-1], -1, groups), axis=-2)
+    share = kept / jnp.sum(kept, axis=-1, keepdims=True)
+    loss = jnp.sum(lax.stop_gradient(share - 1 / groups) * bias, axis=-1)
+    return loss - lax.stop_gradient(loss)
+
+
 def released_loss(error: jax.Array, labels: jax.Array) -> jax.Array:
     """The released graph's loss: ``sum_j T_j e_j^2 + (1-T_j) max(0, 0.8-e_j)^2``.
 

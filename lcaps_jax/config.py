@@ -92,7 +92,8 @@ class Config:
     )
     selection: str = _setting(
         ladder.ACTIVE,
-        "Capsules to keep: the most active ones; balanced, as many of each type; or, as an ablation, random ones.",
+        "Capsules to keep: the most active ones; balanced, as many of each type; biased, each type as often; or, as an "
+        "ablation, random ones.",
         choices=ladder.SELECTIONS,
     )
     operators: str = _setting(

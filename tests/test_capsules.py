@@ -5,6 +5,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from lcaps_jax import capsules
@@ -53,6 +54,41 @@ class PureFunctionsTest(chex.TestCase):
         activity = self.variant(capsules.agreement)(regressed, u[:, None])
         chex.assert_shape(activity, (2, 5))
         np.testing.assert_allclose(activity, [slow.agreement(*example) for example in zip(regressed, u)], atol=1e-6)
+
+    @chex.all_variants()
+    def test_balance_loss(self):
+        """Of capsules 0, 3 and 5 one is of type 0 and two are of type 1, which is a sixth too many."""
+        code, bias = jnp.array([[1.0, 0, 0, 1, 0, 1]]), jnp.array([0.3, -0.2])
+        loss, gradient = self.variant(
+            jax.value_and_grad(lambda b: jnp.sum(capsules.balance_loss(code, b))),
+        )(bias)
+        np.testing.assert_array_equal(loss, 0.0)
+        np.testing.assert_allclose(gradient, [-1 / 6, 1 / 6], atol=1e-6)
+
+
+def test_biases_make_groups_equal_that_are_not_equally_active():
+    """Of the three groups one is always more active, and one is never kept at first."""
+    activity = jax.random.uniform(jax.random.key(0), (50, 30)) + jnp.tile(jnp.array([0.5, 0.0, -0.5]), 10)
+    optimizer = optax.adam(0.01)
+
+    def code_of(bias):
+        return capsules.prune(activity[..., None], activity + jnp.tile(bias, 10), 6).code
+
+    @jax.jit
+    def step(bias, state):
+        gradient = jax.grad(lambda bias: jnp.mean(capsules.balance_loss(code_of(bias), bias)))(bias)
+        updates, state = optimizer.update(gradient, state)
+        return bias + updates, state
+
+    def shares(bias):
+        return np.asarray(code_of(bias)).reshape(50, 10, 3).sum((0, 1)) / (50 * 6)
+
+    bias = jnp.zeros(3)
+    assert shares(bias)[0] > 0.8 and shares(bias)[2] == 0
+    state = optimizer.init(bias)
+    for _ in range(300):
+        bias, state = step(bias, state)
+    np.testing.assert_allclose(shares(bias), 1 / 3, atol=0.05)
 
 
 class FactoredTest(parameterized.TestCase):

@@ -40,6 +40,7 @@ def test_the_page_s_lines_run_a_network_where_the_package_is_not(tmp_path):
         {"model": "capsnet"},
         {"model": "cnn"},
         {"selection": "random"},
+        {"selection": "biased"},
         {"operators": "capsule", "selection": "balanced", "k": 6},
         {"frame": "affine", "search": (-20, 0, 20)},
     ],

@@ -51,6 +51,7 @@ class NetworkOutput:
       frame: Frame in which each image was seen, where the network frames them.
       picture: Image as it shows in its frame, ``[B, S, S, C]``.
       angle: Angle in degrees that a search has chosen, ``[B]``.
+      balance: Part of the loss that moves the biases of a selection, ``[B]``, as in ``capsules.balance_loss``.
     """
 
     activity: jax.Array
@@ -67,6 +68,7 @@ class NetworkOutput:
     frame: Frame | None = None
     picture: jax.Array | None = None
     angle: jax.Array | None = None
+    balance: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)

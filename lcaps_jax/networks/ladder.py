@@ -21,7 +21,7 @@ from lcaps_jax.networks.released import PAPER, choices_of
 from lcaps_jax.precision import einsum
 
 AGREEMENT, LENGTH = ACTIVITIES = ("agreement", "length")
-ACTIVE, BALANCED, RANDOM = SELECTIONS = ("active", "balanced", "random")
+ACTIVE, BALANCED, BIASED, RANDOM = SELECTIONS = ("active", "balanced", "biased", "random")
 CODE, CAPSULE = OPERATORS = ("code", "capsule")
 
 # Positions for one kept capsule of each type in small layers.
@@ -209,6 +209,21 @@ class CapsuleLadder(nn.Module):
         return _ladder_output(capsules.agreement_of_error(error), error, capsules.direction(s), regressed)
 
 
+class TypeBiases(nn.Module):
+    """Biases of the types of capsules, ``[types]``, which are added to their activities before some are kept.
+
+    Attributes:
+      types: Number of types.
+    """
+
+    types: int
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """The biases."""
+        return self.param("bias", nn.initializers.zeros, (self.types,))
+
+
 def _ladder_output(activity: jax.Array, error: jax.Array, unit: jax.Array, regressed: jax.Array) -> LadderOutput:
     """The output of a ladder layer from arrays whose first axis is the class."""
     return LadderOutput(
@@ -238,7 +253,8 @@ class LadderCapsNet(base.Network):
       operators: Where the ladder layer's operators come from: the whole "code" vector by class networks, as in the
         paper, or each "capsule", which then has operators of its own.
       selection: Capsules to keep: the most "active" ones; "balanced", the most active ones of each type, K/types of
-        them; or, as an ablation, "random" ones, which the image's pixels seed.
+        them; "biased", the most active ones after a bias of each type is added, which is learnt so that all types are
+        kept equally often; or, as an ablation, "random" ones, which the image's pixels seed.
       convolution: Method of the convolutions; see ``strided_conv``.
       dtype: Type of convolutions and class networks; capsules, activities and losses are float32.
     """
@@ -333,7 +349,12 @@ class LadderCapsNet(base.Network):
         base.geometry(min(images.shape[1:3]), self.conv1_kernel, self.primary_kernel, self.types, self.conv2_kernel)
         t = base.primary_capsules(self, images, rectify=released.RECTIFIED in choices_of(self.variant))
         primary_activity = capsules.squashed_length(t)
-        score = _random_scores(images, t.shape[1]) if self.selection == RANDOM else primary_activity
+        score, bias = primary_activity, None
+        if self.selection == RANDOM:
+            score = _random_scores(images, t.shape[1])
+        if self.selection == BIASED:
+            bias = TypeBiases(self.types, name="selection")()
+            score = primary_activity + jnp.tile(bias, t.shape[1] // self.types)
         pruned = capsules.prune(capsules.squash(t), score, self.k, self._groups)
         if self.operators == CAPSULE:
             ladder = CapsuleLadder(self.classes, self.pose_dim, self.activity, dtype=self.dtype, name="ladder")(pruned)
@@ -350,6 +371,7 @@ class LadderCapsNet(base.Network):
             code=pruned.code,
             kept=pruned.capsules,
             regressed=ladder.regressed,
+            balance=None if bias is None else capsules.balance_loss(pruned.code, bias),
         )
 
     def loss(self, output: NetworkOutput, labels: jax.Array, images: jax.Array | None = None) -> jax.Array:
@@ -361,7 +383,8 @@ class LadderCapsNet(base.Network):
         else:
             class_loss = capsules.margin_loss(output.activity, labels)
         code_loss = capsules.released_code_loss if released.CODE_LOSS in made else capsules.code_loss
-        return class_loss + CODE_LOSS_WEIGHT * code_loss(output.code, output.primary_activity)
+        loss = class_loss + CODE_LOSS_WEIGHT * code_loss(output.code, output.primary_activity)
+        return loss if output.balance is None else loss + output.balance
 
 
 def _random_scores(images: jax.Array, count: int) -> jax.Array:

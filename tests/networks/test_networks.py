@@ -11,7 +11,7 @@ from lcaps_jax.data import augment
 from lcaps_jax.networks.base import PrimaryCapsules, geometry
 from lcaps_jax.networks.capsnet import CapsNet
 from lcaps_jax.networks.cnn import ConvNet
-from lcaps_jax.networks.ladder import BALANCED, CAPSULE, LENGTH, RANDOM, LadderCapsNet, LadderLayer
+from lcaps_jax.networks.ladder import BALANCED, BIASED, CAPSULE, LENGTH, RANDOM, LadderCapsNet, LadderLayer
 from lcaps_jax.networks.released import PAPER, RELEASED_CHOICES, VARIANTS
 import slow
 import workloads
@@ -116,6 +116,25 @@ def test_balanced_selection_keeps_as_many_of_each_type():
     np.testing.assert_array_equal(np.sum(np.asarray(index) % 2, axis=1), [3, 3])
     with pytest.raises(ValueError, match="k=5 .*multiple of 2"):
         _network(selection=BALANCED).geometry(28)
+
+
+def test_biased_selection_adds_a_bias_of_each_type_and_trains_it_alone():
+    model, plain = _network(selection=BIASED), _network()
+    images = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
+    params, labels = _init(model, images), jnp.array([0, 1, 2])
+    assert params["selection"]["bias"].tolist() == [0, 0]
+    without = {name: params[name] for name in ("primary_capsules", "ladder")}
+    biased, active = model.apply({"params": params}, images), plain.apply({"params": without}, images)
+    np.testing.assert_array_equal(biased.index, active.index)
+    np.testing.assert_array_equal(model.loss(biased, labels), plain.loss(active, labels))
+    gradients = _gradients(model, params, images, labels)
+    too_many = np.sum(np.mean(np.asarray(active.index) % 2, axis=1) - 0.5)  # of the second type, over the three images
+    assert too_many != 0
+    np.testing.assert_allclose(gradients.pop("selection")["bias"], [-too_many, too_many], atol=1e-6)
+    chex.assert_trees_all_close(gradients, _gradients(plain, without, images, labels), atol=1e-7)
+    ahead = {**params, "selection": {"bias": jnp.array([0.0, 1.0])}}  # more than any difference of activities
+    index = np.asarray(model.apply({"params": ahead}, images).index)
+    np.testing.assert_array_equal(index % 2, np.ones((3, 5)))
 
 
 @pytest.mark.parametrize("kind", [LadderCapsNet, CapsNet])
