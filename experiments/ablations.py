@@ -22,7 +22,7 @@ class Ablation:
       changed: Settings that are changed; ``{"k": None}`` keeps every capsule.
       quick: Whether ``--quick`` trains it too. It leaves out the released graph's choices one at a time.
       base: Flagfile of the network that is changed, in ``configs/`` without its ending.
-      asked: Whether ``docs/results.md`` asks for it as an open question. Such rows have a table of their own.
+      asked: Whether ``docs/open_questions.md`` asks for it as an open question. Such rows have a table of their own.
     """
 
     row: str
@@ -137,7 +137,7 @@ def run(plan: Plan) -> None:
 
 
 def run_questions(plan: Plan) -> None:
-    """Trains the networks that the open questions of ``docs/results.md`` ask for, and prints their errors."""
+    """Trains the networks that the open questions of ``docs/open_questions.md`` ask for, and prints their errors."""
     names = [name for name, ablation in ABLATIONS.items() if ablation.asked]
     _write(plan, "questions", names, ("mnist", expanded_mnist.NAME, affnist.NAME))
 
