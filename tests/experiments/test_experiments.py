@@ -21,7 +21,7 @@ import workloads
 
 def test_unknown_experiments_are_refused_with_the_known_ones(tmp_path):
     for names in (["tabel2"], []):
-        with pytest.raises(ConfigError, match="table2, table3, .*, questions, ablations, frames, poses, all"):
+        with pytest.raises(ConfigError, match="table2, table3, .*, questions, lengths, ablations, frames, poses, all"):
             run(names, Plan(tmp_path, quick=True, data_dir=None))
 
 

@@ -392,7 +392,7 @@ def test_k_and_unknown_choices_are_refused():
         _network(variant="final").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     with pytest.raises(ValueError, match="agreement, length, got 'lenght'"):
         _network(activity="lenght").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-    with pytest.raises(ValueError, match="active, balanced, random, got 'Active'"):
+    with pytest.raises(ValueError, match="active, balanced, biased, random, got 'Active'"):
         _network(selection="Active").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     with pytest.raises(ValueError, match="got 'paper.squashed'"):
         LadderLayer(3, variant="paper+squashed").init(jax.random.key(0), jnp.zeros((1, 5, 8)), jnp.zeros((1, 9)))
