@@ -37,7 +37,7 @@ def _asked(row: str, base: str, changed: dict[str, Any]) -> Ablation:
 
 
 def _one_choice(row: str, choice: str) -> Ablation:
-    return Ablation(f"of the released graph {row}", {"variant": f"{released.PAPER}+{choice}"}, quick=False)
+    return Ablation(f"the released graph's {row}", {"variant": f"{released.PAPER}+{choice}"}, quick=False)
 
 
 _ROUTING = {"model": "capsnet", "decoder": False}
@@ -52,26 +52,24 @@ _MNIST, _LARGE_KERNELS, _RELEASED = "mnist_9x9_k70", "affnist_15x15_k70", "affni
 ABLATIONS = {
     "whole": Ablation("the whole network", {}),
     "shift10": Ablation("training digits up to 10 pixels from the middle, not 6", {"max_shift": 10}),
-    "capsnet": Ablation("routing (r=3, no decoder) for pruning and ladder", _ROUTING),
+    "capsnet": Ablation("routing (r=3, no decoder), not pruning and ladder", _ROUTING),
     "capsnet_shift10": Ablation("routing, and training digits up to 10 pixels", _ROUTING | {"max_shift": 10}),
     "no_ladder": Ablation("no ladder: activity is the length of the pose", {"activity": ladder.LENGTH}),
-    "no_pruning": Ablation("no pruning: K = n", {"k": None}),
+    "no_pruning": Ablation("no pruning: all 576 capsules kept", {"k": None}),
     "two_types": Ablation("two types of capsules, not 16", {"capsule_types": 2}, quick=False),
     "capsnet_two_types": Ablation("routing, and two types of capsules", _ROUTING | {"capsule_types": 2}, quick=False),
     "random": Ablation("random capsules kept", {"selection": ladder.RANDOM}),
-    "balanced_types": Ablation("as many capsules of each type kept", {"selection": ladder.BALANCED}, quick=False),
-    "biased_types": Ablation(
-        "capsules of each type kept as often, by a bias", {"selection": ladder.BIASED}, quick=False
-    ),
+    "balanced_types": Ablation("equally many capsules of each type kept", {"selection": ladder.BALANCED}, quick=False),
+    "biased_types": Ablation("types kept equally often, by a learnt bias", {"selection": ladder.BIASED}, quick=False),
     "placed_once": Ablation("training digits placed once, not anew", {"placement": FIXED}),
     "released": Ablation("the released graph's choices, but shuffled", {"variant": released.RELEASED, "shuffle": True}),
-    "rectified": _one_choice("the ReLU before the squash", released.RECTIFIED),
-    "widths": _one_choice("the widths of the class networks", released.WIDTHS),
-    "biases": _one_choice("the class networks' initial biases", released.BIASES),
-    "unit": _one_choice("the regression from the direction of the pose", released.UNIT),
-    "distance": _one_choice("the distance, not squared", released.DISTANCE),
-    "loss": _one_choice("the loss, and 1 - error as activity", released.LOSS),
-    "code_loss": _one_choice("the code loss", released.CODE_LOSS),
+    "rectified": _one_choice("ReLU before the squash", released.RECTIFIED),
+    "widths": _one_choice("widths of the class networks", released.WIDTHS),
+    "biases": _one_choice("initial biases of the class networks", released.BIASES),
+    "unit": _one_choice("regression from the direction of the pose", released.UNIT),
+    "distance": _one_choice("distance, not squared", released.DISTANCE),
+    "loss": _one_choice("loss, and 1 - error as activity", released.LOSS),
+    "code_loss": _one_choice("code loss", released.CODE_LOSS),
     "half_rate": Ablation("half the learning rate", {"learning_rate": 1e-3}, quick=False),
     "longer": Ablation("twice as many epochs, the decay as much slower", _TWICE, quick=False),
     "capsnet_longer": Ablation("routing, and twice as many epochs", _ROUTING | _TWICE, quick=False),
@@ -99,14 +97,14 @@ ABLATIONS = {
     "released_full_size": _asked("the released graph, 15x15, as it stands", _RELEASED, {"shuffle": False}),
     "released_full_size_shuffled": _asked("the released graph, 15x15, shuffled", _RELEASED, {}),
     "code_loss_full_size": _asked(
-        "15x15, of the released graph the code loss",
+        "15x15, the released graph's code loss",
         _LARGE_KERNELS,
         {"variant": f"{released.PAPER}+{released.CODE_LOSS}"},
     ),
-    "balanced_mnist": _asked("9x9, as many capsules of each type, K=64", _MNIST, _BALANCED),
-    "balanced": _asked("15x15, as many capsules of each type, K=64", _LARGE_KERNELS, _BALANCED),
+    "balanced_mnist": _asked("9x9, equally many capsules of each type, K=64", _MNIST, _BALANCED),
+    "balanced": _asked("15x15, equally many capsules of each type, K=64", _LARGE_KERNELS, _BALANCED),
     "shifted_mnist": _asked("9x9, training digits shifted by up to 2 pixels", _MNIST, {"max_shift": 2}),
-    "own_k70": _asked("L-CapsNet, operators of each capsule's own, K=70", "mnist_own_k70", {}),
+    "own_k70": _asked("L-CapsNet, operators of its own for each capsule, K=70", "mnist_own_k70", {}),
     "own_capsnet": _asked("routing, with the same convolutions and schedule", "mnist_own_capsnet", {}),
 }
 SEEDS = 3  # the most of one ablation that a table shows

@@ -33,10 +33,10 @@ def run(plan: Plan) -> None:
         {
             "network": rows_of.get(name, name),
             "test digits of": each["dataset"],
-            "kept of each digit": f"{each['k']} of {each['capsules']}",
-            "kept of any": each["ever"],
-            "their types": f"{each['types_ever']} of {each['types']}",
-            "in common, two digits, %": f"{100 * each['in_common']:.0f}",
+            "kept for a digit": f"{each['k']} of {each['capsules']}",
+            "kept for any digit": each["ever"],
+            "types of these": f"{each['types_ever']} of {each['types']}",
+            "two digits share, %": f"{100 * each['in_common']:.0f}",
             "of one class, %": f"{100 * each['in_common_of_class']:.0f}",
             "by chance, %": f"{100 * each['k'] / each['ever']:.0f}",
         }
