@@ -125,6 +125,7 @@ _SHOWN = {
     "balanced": "L-CapsNet 15x15, balanced, K=64",
     "balanced_mnist": "L-CapsNet 9x9, balanced, K=64",
     "length": "L-CapsNet 15x15, 36,000 steps",
+    "code_loss_full_size": "L-CapsNet 15x15, released code loss",
 }
 
 

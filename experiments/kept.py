@@ -11,7 +11,7 @@ from lcaps_jax import data
 from lcaps_jax.views.kept import selection
 
 _DIGITS = 1000
-_ASKED = ("own_k70", "balanced", "balanced_mnist", "length")
+_ASKED = ("own_k70", "balanced", "balanced_mnist", "length", "code_loss_full_size")
 
 
 def run(plan: Plan) -> None:

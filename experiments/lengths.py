@@ -16,6 +16,7 @@ from lcaps_jax.views import plots
 
 _LADDER = "affnist_15x15_k70"
 _TEN_EPOCHS = "L-CapsNet 15x15, ten epochs"
+_CODE_LOSS = "L-CapsNet 15x15, the graph's code loss, ten epochs"
 # By how far training's digits lie from the middle of the canvas: ablations by the names that the picture has for them.
 _CURVES = {
     "up to 6 pixels from the middle": {
@@ -23,13 +24,14 @@ _CURVES = {
         "capsnet_length": "CapsNet, the authors' steps",
         "released_full_size_shuffled": "released graph, the authors' steps, shuffled",
         "released_full_size": "released graph, the authors' steps",
+        "code_loss_full_size": _CODE_LOSS,
     },
     "up to 10 pixels from the middle": {
         "large_kernels_shift10": _TEN_EPOCHS,
         "capsnet_full_size_shift10": "CapsNet, ten epochs",
     },
 }
-# Colours tell the networks, and dashes those of ten epochs and the graph that is not shuffled.
+# Colours tell the networks; dashes and dots those of ten epochs and the graph that is not shuffled.
 _STYLES = dict(
     zip(
         [
@@ -39,6 +41,7 @@ _STYLES = dict(
             _TEN_EPOCHS,
             "CapsNet, ten epochs",
             "released graph, the authors' steps",
+            _CODE_LOSS,
         ],
         plots.SERIES,
     )
