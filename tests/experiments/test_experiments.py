@@ -51,8 +51,8 @@ def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch
     alike = selection(np.asarray(index), split.labels, geometry(28, 9, 9, 2))
     kept_rows = json.loads((tmp_path / "kept.json").read_text())
     assert [row["network"] for row in kept_rows] == [f"L-CapsNet 9x9, K={k}" for k in (50, 70)]
-    assert {row["in common, two digits, %"] for row in kept_rows} == {f"{100 * alike['in_common']:.0f}"}
-    assert {row["their types"] for row in kept_rows} == {f"{alike['types_ever']} of 2"}
+    assert {row["two digits share, %"] for row in kept_rows} == {f"{100 * alike['in_common']:.0f}"}
+    assert {row["types of these"] for row in kept_rows} == {f"{alike['types_ever']} of 2"}
     assert {row["by chance, %"] for row in kept_rows} == {f"{100 * 5 / alike['ever']:.0f}"}
     # What was measured is kept as text, and is drawn again without the networks.
     measured = json.loads((tmp_path / "mnist_9x9_k50" / "experiments" / "zeros.json").read_text())
