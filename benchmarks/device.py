@@ -11,9 +11,9 @@ in the lowest (TensorFloat-32 on a GPU, one bfloat16 pass on a TPU) and in bfloa
 Beside them stand the rates of a large matrix product and of a copy, and on a GPU the convolution by its methods. What
 does not fit in ``--seconds`` is left out and named.
 
-Then runs are trained as ``train.py`` trains them: the cells of Table 2, what ``docs/open_questions.md`` asks
-for, and further seeds of these and of the ablations. ``--only=FOLDER`` trains some of them, in the order given, and
-the same command continues them. A GPU trains several at once (``--at_once``), so that one is trained while others are
+Then runs are trained as ``train.py`` trains them: the cells of Table 2, what ``docs/open_questions.md`` asks for,
+and further seeds of these and of the ablations. ``--only=FOLDER`` trains some of them, in the order given, and the same
+command continues them. A GPU trains several at once (``--at_once``), so that one is trained while others are
 compiled, evaluated or saved. ``python -m experiments table2 questions ablations --notrain --workdir=WORKDIR`` prints
 their tables. ``--tiny`` tries all of this with a tiny network, on a CPU too.
 """
