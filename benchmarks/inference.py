@@ -1,75 +1,106 @@
-"""Times evaluation of affNIST's 320,000 images, generated and streamed, and watches the memory that it takes.
+"""Times inference: affNIST's 320,000 images, generated and streamed, and networks with a frame and a rotation search.
 
     python -m benchmarks.inference
 
-The network is L-CapsNet with 15x15 kernels, K=70 and its initial weights. The images are the 10,000 bundled digits in
-32 variants each. Generation and network are timed together, as an evaluation runs them, and generation once alone.
+affNIST's images are the 10,000 bundled digits in 32 variants each, for L-CapsNet with 15x15 kernels, K=70 and its
+initial weights. Generation and network are timed together, as an evaluation runs them, and generation once alone. The
+networks with a frame are the one of the package and those of two flagfiles, on 40x40 images, 100 at a time.
 """
 
+import pathlib
 import time
 
 from absl import app, flags
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import steps, timing
-from lcaps_jax import data, networks, parallel, runtime, training
-from lcaps_jax.config import Config
-from lcaps_jax.data import affnist, sample
+from benchmarks import timing
+from lcaps_jax.cli.flags import read_flagfile
+from lcaps_jax.data import affnist, api
+from lcaps_jax.data.splits import Split
+from lcaps_jax.infer.pretrained import load_model
+from lcaps_jax.train.evaluate import evaluate, make_eval_steps, on_devices
+from lcaps_jax.train.steps import compute_once, init_params
+from lcaps_jax.util import devices, process
 
-_VARIANTS = flags.DEFINE_integer("variants", affnist.VARIANTS, "Variants of each digit.", 3, affnist.VARIANTS)
-_BATCH = flags.DEFINE_integer("batch", 100, "Images of a step.", lower_bound=1)
+_VARIANTS = flags.DEFINE_integer("variants", affnist.VARIANTS, "Variants of each digit.", 1, affnist.VARIANTS)
+_ROUNDS = flags.DEFINE_integer("rounds", 11, "Measurements of each network with a frame.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/inference.json", "JSON file to write.")
+
+_BATCH, _BATCHES, _INSIDE = 100, 10, 28
+_CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+_FLAGFILES = {"CapsNet, as many convolutions": "affnist_framed_capsnet", "CNN of 32 filters": "affnist_framed_cnn32"}
+_SEARCHES = {"in the frame": (), "3 angles": (-10, 0, 10), "5 angles": (-20, -10, 0, 10, 20)}
+_BARE = "without a frame, 28x28"
+
+
+def _initial(settings, image_size):
+    """A network with its initial parameters."""
+    config = timing.configured(settings, image_size)
+    shape = (image_size, image_size, 1)
+    return config.network, compute_once(lambda: init_params(config.network, shape))
+
+
+def _stream(variants):
+    """Times affNIST, and the memory that it takes."""
+    source = api.load("sample")
+    images, labels = (
+        np.concatenate([getattr(part, name) for part in (source.train, source.test)]) for name in ("images", "labels")
+    )
+    digits = Split(images, labels)
+    network, params = _initial({"conv1_kernel": 15, "primary_kernel": 15}, affnist.CANVAS)
+    params, eval_steps = devices.replicate(params), make_eval_steps(network)
+    evaluate(eval_steps, params, on_devices(affnist.Affnist(digits)), _BATCH)  # compiles
+    began = time.perf_counter()
+    evaluation = evaluate(eval_steps, params, on_devices(affnist.Affnist(digits, variants)), _BATCH)
+    seconds, peak = time.perf_counter() - began, timing.peak_memory_gib()
+    began = time.perf_counter()
+    list(affnist.Affnist(digits).parts())
+    return {
+        "images": evaluation.count,
+        "seconds": seconds,
+        "images_per_second": evaluation.count / seconds,
+        "generated_per_second": len(digits) / (time.perf_counter() - began),
+        "peak_memory_gib": peak,
+    }
+
+
+def _activities(network, params, images):
+    apply = jax.jit(lambda params, images: jax.lax.map(lambda x: network.apply({"params": params}, x).activity, images))
+    return lambda: apply(params, images).block_until_ready()
+
+
+def _framed(rounds):
+    """Images a second of networks with a frame, by network and search."""
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.random((_BATCHES, _BATCH, affnist.CANVAS, affnist.CANVAS, 1)), jnp.float32)
+    border = (affnist.CANVAS - _INSIDE) // 2
+    cropped = images[..., border : border + _INSIDE, border : border + _INSIDE, :]
+    shipped = load_model("mnist_framed")
+    networks = {"L-CapsNet, mnist_framed": (shipped.network, shipped.params)}
+    networks |= {
+        name: _initial(read_flagfile(_CONFIGS / f"{flagfile}.flags")[0], _INSIDE) for name, flagfile in _FLAGFILES.items()
+    }
+    cases = {}
+    for name, (network, params) in networks.items():
+        cases[name, _BARE] = _activities(network.network, params, cropped)
+        for search, angles in _SEARCHES.items():
+            cases[name, search] = _activities(network.with_rotation_search(angles), params, images)
+    rates: dict[str, dict[str, float]] = {}
+    for (name, case), values in timing.alternate(cases, rounds).items():
+        rates.setdefault(name, {})[case] = _BATCH * _BATCHES / float(np.median(values))
+    return rates
 
 
 def main(argv):
     del argv
-    runtime.prepare()
-    source = sample.load()
-    digits = data.Split(
-        np.concatenate([source.train.images, source.test.images]),
-        np.concatenate([source.train.labels, source.test.labels]),
-    )
-    config = Config(conv1_kernel=15, primary_kernel=15).resolved(affnist.CANVAS, 0)
-    network = networks.from_config(config, 10)
-    params = parallel.replicate(training.compute_once(lambda: training.init_params(network, config, 1)))
-    eval_steps = training.make_eval_steps(network)
-
-    split = data.Affnist(digits, _VARIANTS.value)
-    peaks = []  # peak memory after each part
-
-    def watched():
-        for part in training.on_devices(split):
-            yield part
-            peaks.append(steps.peak_memory_gib())
-
-    one_variant = training.on_devices(data.Affnist(digits))
-    training.evaluate(eval_steps, params, one_variant, _BATCH.value)  # unmeasured, because it compiles
-    began = time.perf_counter()
-    evaluation = training.evaluate(eval_steps, params, watched(), _BATCH.value)
-    seconds = time.perf_counter() - began
-    began = time.perf_counter()
-    list(data.Affnist(digits).parts())
-    generation = (time.perf_counter() - began) / len(digits)
-
-    metrics = {
-        "images": evaluation.count,
-        "seconds": seconds,
-        "images_per_second": evaluation.count / seconds,
-        "generated_per_second": 1 / generation,
-        "peak_memory_gib_after_two_parts": peaks[1],
-        "peak_memory_gib": peaks[-1],
-    }
-    row = (
-        evaluation.count,
-        f"{seconds:.0f}",
-        f"{metrics['images_per_second']:.0f}",
-        f"{metrics['generated_per_second']:.0f}",
-        f"{peaks[1]:.2f}",
-        f"{peaks[-1]:.2f}",
-    )
-    header = ("images", "seconds", "images/s", "generated/s", "peak after two parts, GiB", "peak at the end, GiB")
-    print(timing.table(header, [row]))
-    timing.write(_OUTPUT.value, metrics)
+    process.prepare()
+    streamed, framed = _stream(_VARIANTS.value), _framed(_ROUNDS.value)
+    print(timing.table(tuple(streamed), [tuple(f"{value:.4g}" for value in streamed.values())]))
+    rows = [(name, *(f"{rate:.0f}" for rate in by_case.values())) for name, by_case in framed.items()]
+    print(timing.table(("images/s", _BARE, *_SEARCHES), rows))
+    timing.write(_OUTPUT.value, {"affnist": streamed, "framed_images_per_second": framed})
 
 
 if __name__ == "__main__":

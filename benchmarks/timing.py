@@ -1,21 +1,34 @@
-"""How the benchmarks measure: medians of alternating runs in one process, and the machine's own speed beside them."""
+"""How the benchmarks measure: training steps as train.py runs them, medians of alternating runs, and JSON files.
+
+Times stand beside the best time M of a float32 product of 2048x2048 matrices on the same machine.
+"""
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import json
 import os
 import pathlib
 import platform
+import resource
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lcaps_jax.ops.conv import output_size
+from lcaps_jax.train.config import Config
+from lcaps_jax.train.recipe import Facts, resolve
+from lcaps_jax.train.steps import TrainData, compute_once, init_state, make_batches, make_train_steps
+from lcaps_jax.util import devices
+
+STEPS_A_CALL = 5
 _MATMUL = 2048
 
 
 def matmul() -> Callable[[], None]:
-    """One float32 product of 2048x2048 matrices; its best time is the unit M of ``docs/performance.md``."""
+    """The product whose best time is M."""
     a = jnp.ones((_MATMUL, _MATMUL))
     product = jax.jit(lambda a: jnp.dot(a, a, precision="highest"))
     return lambda: product(a).block_until_ready()
@@ -45,6 +58,95 @@ def alternate(functions: Mapping[str, Callable[[], object]], rounds: int) -> dic
             function()
             seconds[name].append(time.perf_counter() - began)
     return {name: np.array(values) for name, values in seconds.items()}
+
+
+def configured(settings: Mapping[str, Any], image_size: int = 28, classes: int = 10) -> Config:
+    """The configuration of a training on MNIST with these settings."""
+    given = {"image_size": image_size, **settings}
+    return resolve(given, Facts("mnist", 60_000, image_size, devices=jax.device_count()), classes)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Compiled training steps.
+
+    Attributes:
+      run: Runs five steps, and returns when they are done.
+      config: Configuration of the training.
+      parameters: Number of parameters of the network.
+      compile_seconds: Seconds of the first call, less those of its steps.
+      program: Compiles the steps once more, and returns the compiled program as text.
+    """
+
+    run: Callable[[], None]
+    config: Config
+    parameters: int
+    compile_seconds: float
+    program: Callable[[], str]
+
+
+def prepare(config: Config, classes: int = 10) -> Prepared:
+    """Makes training steps on made-up images, and runs them once."""
+    network, optimizer, size = config.network, config.optimizer.make(), config.data.image_size
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (1000, size, size, 1)).astype(np.uint8)
+    labels = rng.integers(0, classes, 1000).astype(np.int32)
+    data = devices.replicate(TrainData(images, labels, jax.random.key(0)))
+    state = devices.replicate(compute_once(lambda: init_state(network, optimizer, (size, size, 1))))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    steps = make_train_steps(network, optimizer, config.augment)
+    batches = make_batches(rng.integers(0, 1000, (STEPS_A_CALL, config.schedule.batch_size)).astype(np.int32))
+
+    def run():
+        nonlocal state
+        state, metrics = steps(state, data, batches)
+        jax.block_until_ready(metrics)
+
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return Prepared(
+        run, config, parameters, seconds[0] - seconds[1], lambda: steps.lower(state, data, batches).compile().as_text()
+    )
+
+
+def step_flops(config: Config) -> float:
+    """Direct arithmetic of a step on one grey image, FLOP: 6 for each product, less the gradient of the image.
+
+    A kernel counts at each of its places, and routing with its votes written out.
+    """
+    network, size = config.network, config.data.image_size
+    image = jnp.zeros((1, size, size, 1))
+    output, variables = jax.eval_shape(lambda: network.init_with_output(jax.random.key(0), image))
+    geometry = network.geometry(size)
+    if geometry is None:  # the CNN's convolutions are padded, so that features keep the image's size
+        places = dict.fromkeys(("conv1", "conv2", "conv3"), size**2)
+    else:
+        conv1 = network.network.primary.conv1_kernel
+        places = {"conv1": output_size(size, conv1, 1) ** 2, "primary": geometry.grid**2}
+    products = image_gradient = 0
+    for path, leaf in jax.tree.leaves_with_path(variables["params"]):
+        *_, module, name = [entry.key for entry in path]
+        if "kernel" in name:
+            count = leaf.size * places.get(module, 1)
+            products += count
+            image_gradient += count if module == "conv1" else 0
+    if hasattr(output, "coupling"):  # s = sum c u_hat in every iteration, the agreement u_hat v in all but the last
+        votes = output.coupling.size * output.pose.shape[-1]
+        products += (2 * network.network.routing.routing_iterations - 1) * votes
+    return 6.0 * products - 2.0 * image_gradient
+
+
+def peak_memory_gib() -> float:
+    """The most memory that this process has had, GiB."""
+    status = pathlib.Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    # Not ru_maxrss, because Linux counts in it the memory of the process that started this one.
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 2**20
 
 
 def table(header: tuple[str, ...], rows: list[tuple]) -> str:

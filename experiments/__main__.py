@@ -1,73 +1,92 @@
-"""The paper's tables and figures, and what belongs beside them, by one command each.
+"""The paper's tables and figures, and further measurements, from recorded results.
 
-    python -m experiments table2 --workdir=runs/paper
+    python -m experiments table2                                  # a table or figure; see below
+    python -m experiments train mnist_9x9_k70 --seed=1            # trains a network of configs/ or of an ablation
+    python -m experiments add runs/paper/mnist_9x9_k70_seed1      # adds a finished run to experiments/results
 
-Run it from the repository, because the settings of every run are the flagfiles in ``configs/``. Finished runs are not
-trained again, and interrupted ones go on. ``--notrain`` shows the results so far; ``--quick`` tries a run of each kind
-with small networks, in minutes. What the figures need of a network is kept as text beside its results, so that
-``--workdir=docs/results --notrain`` shows the tables of the runs that this repository reports.
+Tables are printed as Markdown; figures are drawn into --figures. With --measure, `add` also measures what some of the
+experiments need of a network: kept, zeros, robustness or frames. Run it from the repository.
 """
 
 from collections.abc import Callable, Sequence
 import pathlib
-import signal
+import sys
+from typing import Any
 
-# Ctrl-C during the imports below, which take seconds, would print a traceback.
-_ON_INTERRUPT = signal.signal(signal.SIGINT, signal.SIG_DFL) if __name__ == "__main__" else None
+from absl import app, flags
 
-from absl import flags
+from experiments import ablations, frames, kept, lengths, poses, results, robustness, table2, train, zeros
+from experiments.output import Rows, markdown
+from lcaps_jax.infer.model import Model
+from lcaps_jax.infer.pretrained import load_model
+from lcaps_jax.util import process
+from lcaps_jax.util.errors import ConfigError, UserError
 
-from experiments import ablations, figure1, figure4, frames, kept, lengths, poses, robustness, table2, table3
-from experiments.plan import Plan
-from lcaps_jax import cli
-from lcaps_jax.config import ConfigError
-
-_EXPERIMENTS: dict[str, Callable[[Plan], None]] = {
-    "table2": table2.run,
-    "table3": table3.run,
-    "figure1": figure1.run,
-    "figure4": figure4.run,
-    "kept": kept.run,
+EXPERIMENTS: dict[str, Callable[[pathlib.Path, str], Rows]] = {
+    "table2": lambda *_: table2.rows(),
+    "figure1": zeros.figure1,
+    "figure4": zeros.figure4,
+    "kept": lambda *_: kept.rows(),
     "robustness": robustness.run,
-    "questions": ablations.run_questions,
+    "questions": lambda *_: ablations.rows(ablations.QUESTIONS, ("mnist", "expanded_mnist", "affnist")),
     "lengths": lengths.run,
-    "ablations": ablations.run,
+    "ablations": lambda *_: ablations.rows(ablations.ABLATIONS, ("expanded_mnist", "affnist")),
     "frames": frames.run,
     "poses": poses.run,
 }
+_MEASURES: dict[str, Callable[[Model, str], dict[str, Any]]] = {
+    "kept": kept.measure,
+    "zeros": zeros.measure,
+    "robustness": robustness.measure,
+    "frames": frames.measure,
+}
+
+_SEED = flags.DEFINE_integer("seed", 0, "train: seed of the runs.", lower_bound=0)
+_WORKDIR = flags.DEFINE_string("workdir", "runs/paper", "train: folder of the runs' folders.")
+_QUICK = flags.DEFINE_boolean("quick", False, "train: tiny networks and few images, to see that all works.")
+_MEASURE = flags.DEFINE_multi_enum("measure", [], list(_MEASURES), "add: what to measure; may be repeated.")
+_NETWORK = flags.DEFINE_string("network", None, "add: the network in words, for tables.")
+_FIGURES = flags.DEFINE_string("figures", "docs/images", "Folder of the figures.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of prepared TensorFlow Datasets. Default: their own.")
 
 
-def run(names: Sequence[str], plan: Plan) -> None:
-    """Runs the named experiments, or ``all`` of them.
+def add(workdirs: Sequence[str], network: str | None, measures: Sequence[str], data_dir: str) -> None:
+    """Adds finished runs to the results, with measurements of their networks."""
+    for workdir in map(pathlib.Path, workdirs):
+        model = load_model(workdir) if measures else None
+        measured: dict[str, Any] = {}
+        for name in measures:
+            measured |= _MEASURES[name](model, data_dir)
+        results.add(workdir, network, measured)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Runs a command with its flags parsed.
 
     Raises:
-      ConfigError: There is no experiment of that name.
+      ConfigError: There is no such command or experiment.
     """
-    unknown = [name for name in names if name not in (*_EXPERIMENTS, "all")]
-    if unknown or not names:
-        raise ConfigError(
-            f"Name one or more of {', '.join(_EXPERIMENTS)}, all" + (f"; got {', '.join(unknown)}." if unknown else ".")
-        )
-    for name in _EXPERIMENTS if "all" in names else names:
-        _EXPERIMENTS[name](plan)
+    command, *names = arguments or [""]
+    if command == "train":
+        train.run(names, pathlib.Path(_WORKDIR.value), _SEED.value, _QUICK.value, _DATA_DIR.value)
+    elif command == "add":
+        add(names, _NETWORK.value, _MEASURE.value, _DATA_DIR.value)
+    elif unknown := [name for name in arguments if name not in EXPERIMENTS] or not arguments:
+        raise ConfigError(f"experiment={unknown if arguments else ''}: must be train, add, {', '.join(EXPERIMENTS)}.")
+    else:
+        for name in arguments:
+            if rows := EXPERIMENTS[name](pathlib.Path(_FIGURES.value), _DATA_DIR.value):
+                print(markdown(rows))
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     """Runs the command line."""
-    workdir = flags.DEFINE_string(
-        "workdir", None, "Folder of the experiments and their runs. Default: runs/paper or, for --quick, runs/quick."
-    )
-    quick = flags.DEFINE_boolean("quick", False, "Small networks, one epoch each: minutes, but numbers say little.")
-    train = flags.DEFINE_boolean("train", True, "Train what is not trained yet; --notrain shows the results so far.")
-    data_dir = flags.DEFINE_string("data_dir", None, "Folder of prepared TensorFlow Datasets. Default: their own.")
-
-    def parsed(argv):
-        folder = workdir.value or ("runs/quick" if quick.value else "runs/paper")
-        run(argv[1:], Plan(pathlib.Path(folder), quick.value, data_dir.value, train.value))
-
-    cli.run(parsed, positional=True)
+    process.prepare()
+    try:
+        run(argv[1:])
+    except UserError as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, _ON_INTERRUPT)
-    main()
+    app.run(main)

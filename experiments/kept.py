@@ -1,37 +1,51 @@
-"""Which capsules ladder networks keep: the same for all digits, or others for each."""
+"""Which capsules ladder networks keep: the same ones for all digits, or others for each."""
+
+from typing import Any
 
 import numpy as np
 
-from experiments import ablations
-from experiments.cells import cell_of
-from experiments.measurements import Measurement, collect
-from experiments.output import write_table
-from experiments.plan import Plan
-from lcaps_jax import data
-from lcaps_jax.views.kept import selection
+from experiments.output import Rows
+from experiments.results import measured_of, read_measured
+from lcaps_jax.data import api
+from lcaps_jax.infer.model import Model
+from lcaps_jax.viz.capsules import overlap
 
 _DIGITS = 1000
-_ASKED = ("own_k70", "balanced", "balanced_mnist", "length", "code_loss_full_size")
+# Networks by run, as the table names them.
+_NETWORKS = {
+    "mnist_9x9_k50": "L-CapsNet 9x9, K=50",
+    "mnist_9x9_k70": "L-CapsNet 9x9, K=70",
+    "mnist_9x9_k100": "L-CapsNet 9x9, K=100",
+    "affnist_15x15_k70": "L-CapsNet 15x15, K=70",
+    "affnist_9x9_k70": "L-CapsNet 9x9, K=70",
+    "ablation_full_size": "L-CapsNet 9x9, 5 epochs",
+    "ablation_longer": "narrow L-CapsNet",
+    "ablation_code_loss": "narrow L-CapsNet, released code loss",
+    "ablation_balanced_types": "narrow L-CapsNet, top-k per type",
+    "ablation_biased_types": "narrow L-CapsNet, biased",
+    "mnist_per_capsule_k70": "L-CapsNet, matrices per capsule, K=70",
+    "ablation_balanced": "L-CapsNet 15x15, top-k per type, K=64",
+    "ablation_balanced_mnist": "L-CapsNet 9x9, top-k per type, K=64",
+    "ablation_length": "L-CapsNet 15x15, 36,000 steps",
+    "ablation_code_loss_full_size": "L-CapsNet 15x15, released code loss",
+}
 
 
-def run(plan: Plan) -> None:
-    """Measures how alike the capsules are that ladder networks keep for test digits."""
-    names = ["mnist_9x9_k50", "mnist_9x9_k70", "mnist_9x9_k100", "affnist_15x15_k70", "affnist_9x9_k70"]
-    rows_of = {name: cell_of(name).row for name in names}  # two of them share one, and differ in the data
-    networks = plan.finished("kept", names)
-    networks |= ablations.finished(
-        plan, ["full_size", "longer", "code_loss", "balanced_types", "biased_types", *_ASKED]
-    )
+def measure(model: Model, data_dir: str) -> dict[str, Any]:
+    """How alike the kept capsules of test digits are."""
+    dataset = model.config.data.dataset
+    split = api.load_test(dataset, data_dir, model.image_size).take(np.arange(_DIGITS))
+    index = np.concatenate([output.kept_index for output in model.batches(split.images)])
+    return {"kept": {"dataset": dataset} | overlap(index, split.labels, model.geometry)}
 
-    def measure(run):
-        split = data.load_test(run.config.dataset, plan.data_dir, run.config.image_size).take(np.arange(_DIGITS))
-        index = np.concatenate([output.index for output in run.batches(split.images)])
-        return {"dataset": run.config.dataset} | selection(index, split.labels, run.geometry)
 
-    found = collect("kept", networks, Measurement("kept", {"digits": _DIGITS}, measure))
-    rows = [
+def rows() -> Rows:
+    """A row for each network that was measured."""
+    measured = read_measured()
+    found = {run: measured_of(run, "kept", measured)[:1] for run in _NETWORKS}
+    return [
         {
-            "network": rows_of.get(name, name),
+            "network": _NETWORKS[run],
             "test digits of": each["dataset"],
             "kept for a digit": f"{each['k']} of {each['capsules']}",
             "kept for any digit": each["ever"],
@@ -40,7 +54,6 @@ def run(plan: Plan) -> None:
             "of one class, %": f"{100 * each['in_common_of_class']:.0f}",
             "by chance, %": f"{100 * each['k'] / each['ever']:.0f}",
         }
-        for name, (each,) in found.items()
+        for run, first in found.items()
+        for each in first
     ]
-    if rows:
-        write_table(plan.workdir, "kept", rows)

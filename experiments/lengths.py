@@ -1,34 +1,30 @@
 """How the error on affNIST falls with the epochs of training, at full size."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import pathlib
 
 from matplotlib.figure import Figure
 
-from experiments import ablations
-from experiments.cells import cell_of
-from experiments.output import save_plot
-from experiments.plan import Plan
-from lcaps_jax.data import affnist
-from lcaps_jax.runtime import say
-from lcaps_jax.training import read_metrics
-from lcaps_jax.views import plots
+from experiments.output import Rows, save_figure
+from experiments.results import read_curves, seeds
+from experiments.table2 import CELLS
+from lcaps_jax.viz import style
 
-_LADDER = "affnist_15x15_k70"
 _TEN_EPOCHS = "L-CapsNet 15x15, ten epochs"
-_CODE_LOSS = "L-CapsNet 15x15, the graph's code loss, ten epochs"
-# By how far training's digits lie from the middle of the canvas: ablations by the names that the picture has for them.
+_Points = Sequence[tuple[float, float]]
+# By how far the training digits lie from the middle of the canvas: runs, and what the figure calls them.
 _CURVES = {
     "up to 6 pixels from the middle": {
-        "length": "L-CapsNet 15x15, the authors' steps",
-        "capsnet_length": "CapsNet, the authors' steps",
-        "released_full_size_shuffled": "released graph, the authors' steps, shuffled",
-        "released_full_size": "released graph, the authors' steps",
-        "code_loss_full_size": _CODE_LOSS,
+        "ablation_length": "L-CapsNet 15x15, the authors' steps",
+        "ablation_capsnet_length": "CapsNet, the authors' steps",
+        "affnist_15x15_k70_released": "released graph, the authors' steps, shuffled",
+        "ablation_released_full_size": "released graph, the authors' steps",
+        "ablation_code_loss_full_size": "L-CapsNet 15x15, the graph's code loss, ten epochs",
+        "affnist_15x15_k70": _TEN_EPOCHS,
     },
     "up to 10 pixels from the middle": {
-        "large_kernels_shift10": _TEN_EPOCHS,
-        "capsnet_full_size_shift10": "CapsNet, ten epochs",
+        "ablation_large_kernels_shift10": _TEN_EPOCHS,
+        "ablation_capsnet_full_size_shift10": "CapsNet, ten epochs",
     },
 }
 # Colours tell the networks; dashes and dots those of ten epochs and the graph that is not shuffled.
@@ -41,54 +37,47 @@ _STYLES = dict(
             _TEN_EPOCHS,
             "CapsNet, ten epochs",
             "released graph, the authors' steps",
-            _CODE_LOSS,
+            "L-CapsNet 15x15, the graph's code loss, ten epochs",
         ],
-        plots.SERIES,
+        style.SERIES,
     )
 )
 
 
-def run(plan: Plan) -> None:
-    """Draws the error on affNIST after each epoch, of the finished runs whose epochs were all evaluated on it."""
-    panels = {title: _curves(plan, names) for title, names in _CURVES.items()}
-    cell = cell_of(_LADDER)
-    seeds = {plan.folder(cell, seed): plan.settings(cell, seed) for seed in plan.seeds(cell)}
-    ladder = [folder for folder, settings in seeds.items() if plan.is_finished(settings, folder)]
-    if curves := list(filter(None, map(_errors, ladder))):
-        first, *_ = panels.values()
-        first[_TEN_EPOCHS] = curves
-    if any(panels.values()):
-        save_plot(plan.workdir, "lengths", _draw(panels, cell.paper))
-    else:
-        say("lengths: no run is finished that was tested on affNIST after each epoch.")
-
-
-def _curves(plan: Plan, names: Mapping[str, str]) -> dict[str, list[list[tuple[float, float]]]]:
-    """Curves of the finished seeds of ablations, by the names that the picture has for them."""
-    found = {}
-    for name, shown in names.items():
-        folders = ablations.finished_seeds(plan, name)
-        if curves := list(filter(None, map(_errors, folders))):
-            found[shown] = curves
+def panels() -> dict[str, dict[str, list[_Points]]]:
+    """Epochs and errors of each seed, by panel and network, of runs that were tested on affNIST after each epoch."""
+    curves = read_curves()
+    found: dict[str, dict[str, list[_Points]]] = {}
+    for title, names in _CURVES.items():
+        points = {shown: [_errors(curves[run]) for run in seeds(curves, name)] for name, shown in names.items()}
+        found[title] = {shown: kept for shown, each in points.items() if (kept := list(filter(None, each)))}
     return found
 
 
-def _errors(folder: pathlib.Path) -> list[tuple[float, float]]:
-    """Epochs and errors on affNIST in percent of a run; none where an epoch was not evaluated on it."""
-    lines = read_metrics(folder)
-    tested = [(line["epoch"], line["error"]) for line in lines if line["split"] == affnist.NAME]
+def _errors(lines: Sequence[Mapping]) -> _Points:
+    """Epochs and errors in percent; none where an epoch was not tested."""
+    tested = [(line["epoch"], line["error"]) for line in lines if line["split"] == "affnist"]
     return tested if len(tested) == round(max(line["epoch"] for line in lines)) else []
 
 
-def _draw(panels: Mapping[str, Mapping[str, list[list[tuple[float, float]]]]], paper: float | None) -> Figure:
+def draw(curves: Mapping[str, Mapping[str, Sequence[_Points]]]) -> Figure:
+    """A panel for each distance of the training digits, with the paper's error as a line."""
+    _, paper = CELLS["affnist_15x15_k70"]
     figure = Figure(figsize=(9, 4.2), layout="constrained")
-    for axes, (title, curves) in zip(figure.subplots(1, len(panels), sharey=True), panels.items()):
-        for name, seeds in curves.items():
-            for i, points in enumerate(seeds):
+    for axes, (title, networks) in zip(figure.subplots(1, len(curves), sharey=True), curves.items()):
+        for name, each in networks.items():
+            for i, points in enumerate(each):
                 axes.plot(*zip(*points), **_STYLES[name], markersize=3, label=None if i else name)
-        axes.axhline(paper, color=plots.CHANCE, linewidth=0.8, zorder=1, label=f"L-CapsNet in the paper, {paper} %")
+        axes.axhline(paper, color=style.CHANCE, linewidth=0.8, zorder=1, label=f"L-CapsNet in the paper, {paper} %")
         axes.set(title=f"training digits {title}", xlabel="epoch", ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.axes[0].set_ylabel("error on affNIST (%)")
     return figure
+
+
+def run(figures: pathlib.Path, data_dir: str) -> Rows:
+    """Draws the error on affNIST after each epoch."""
+    del data_dir
+    save_figure(draw(panels()), figures, "affnist_by_epoch")
+    return []

@@ -1,15 +1,17 @@
-"""One digit in many poses, through the two small networks of the package: with a frame and without one."""
+"""One digit in many poses, through the two small networks of the package: with a canonical frame and without one."""
+
+from collections.abc import Sequence
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.output import save_plot, write_table
-from experiments.plan import Plan
-from lcaps_jax import data, load_pretrained
-from lcaps_jax.data import Split, affnist
-from lcaps_jax.pretrained import MNIST_FRAMED
-from lcaps_jax.runs import Run
-from lcaps_jax.views import plots, robustness
+from experiments.output import Rows, save_figure
+from lcaps_jax.data import affnist, api
+from lcaps_jax.data.splits import Split
+from lcaps_jax.infer.model import Model
+from lcaps_jax.infer.pretrained import load_model
+from lcaps_jax.viz import style, transforms
 
 _DIGIT = 7  # of the test part of the sample, a 5
 _SEARCH = (-20, -10, 0, 10, 20)
@@ -26,33 +28,27 @@ _POSES = {
 }
 
 
-def run(plan: Plan) -> None:
-    """Draws the digit in each pose, its frame, what the networks take it for, and how often they err in that pose."""
-    digits = data.load("sample").test
+def run(figures: pathlib.Path, data_dir: str) -> Rows:
+    """Draws the digit in each pose, its frame and the predicted classes; the rows are the errors in each pose."""
+    del data_dir
+    digits = api.load("sample").test
     shown = digits.take(np.array([_DIGIT]))
-    framed = load_pretrained(MNIST_FRAMED)
-    networks = {"without a frame": load_pretrained(), "in its frame": framed.searching(_SEARCH)}
-    activities, errors = {}, {}
-    for name, network in networks.items():
-        activities[name] = np.concatenate([network(_posed(shown, pose)).activity for pose in _POSES.values()])
-        errors[name] = [_error(network, digits, pose) for pose in _POSES.values()]
+    framed = load_model("mnist_framed")
+    networks = {"without a frame": load_model("mnist_small"), "in its frame": framed.with_rotation_search(_SEARCH)}
     images = np.concatenate([_posed(shown, pose) for pose in _POSES.values()])
-    seen = framed(images)  # before a search turns them
-    write_table(
-        plan.workdir,
-        "poses",
-        [
-            {"pose": pose, **{f"{name}, %": f"{errors[name][i]:.2f}" for name in networks}}
-            for i, pose in enumerate(_POSES)
-        ],
+    seen = framed(images)  # before a search turns the pictures
+    activities = {name: network(images).activity for name, network in networks.items()}
+    errors = {name: [_error(network, digits, pose) for pose in _POSES.values()] for name, network in networks.items()}
+    label = int(shown.labels[0])
+    save_figure(
+        transforms.poses(style.as_uint8(images), seen, activities, errors, list(_POSES), label), figures, "poses"
     )
-    figure = plots.poses(
-        np.rint(255 * images).astype(np.uint8), seen, activities, errors, list(_POSES), int(shown.labels[0])
-    )
-    save_plot(plan.workdir, "poses", figure)
+    return [
+        {"pose": pose, **{f"{name}, %": f"{errors[name][i]:.2f}" for name in networks}} for i, pose in enumerate(_POSES)
+    ]
 
 
-def _posed(digits: Split, pose: tuple[float, ...]) -> np.ndarray:
+def _posed(digits: Split, pose: Sequence[float]) -> np.ndarray:
     """Digits in a pose, ``[N, 28, 28, 1]`` in [0, 1]."""
     rotation, shear, *rest = np.repeat(np.array([pose], np.float32), len(digits), axis=0).T
     done = affnist.Transformation(
@@ -61,10 +57,10 @@ def _posed(digits: Split, pose: tuple[float, ...]) -> np.ndarray:
         scale=jnp.stack(rest[:2], axis=1),
         shift=jnp.stack(rest[2:], axis=1).astype(jnp.int32),
     )
-    return np.asarray(robustness.warp(digits.images / np.float32(255), done))
+    return np.asarray(transforms.warp(digits.images / np.float32(255), done))
 
 
-def _error(run: Run, digits: Split, pose: tuple[float, ...]) -> float:
+def _error(model: Model, digits: Split, pose: Sequence[float]) -> float:
     """Error in percent on digits in a pose."""
-    predicted = [output.activity.argmax(axis=-1) for output in run.batches(_posed(digits, pose))]
+    predicted = [output.activity.argmax(axis=-1) for output in model.batches(_posed(digits, pose))]
     return 100 * float(np.mean(np.concatenate(predicted) != digits.labels))

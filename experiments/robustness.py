@@ -1,121 +1,117 @@
-"""How the networks trained on expanded MNIST answer to digits that are transformed."""
+"""How the networks trained on expanded MNIST respond to digits that are transformed."""
 
 from collections.abc import Mapping
 import dataclasses
-from typing import cast
+import pathlib
+from typing import Any
 
 import numpy as np
 
-from experiments import ablations
-from experiments.cells import cell_of
-from experiments.measurements import Measurement, collect, rounded
-from experiments.output import save_plot, write_table
-from experiments.plan import CLASSES, Plan
-from lcaps_jax import data, parallel
-from lcaps_jax.data import Affnist, Split, affnist, expanded_mnist
-from lcaps_jax.data.resize import fit_size
-from lcaps_jax.training import evaluate, make_eval_steps, on_devices
-from lcaps_jax.views import plots, robustness
+from experiments.output import CLASSES, Rows, markdown, rounded, save_figure
+from experiments.results import measured_of, read_measured
+from lcaps_jax.data import affnist, api, mnist
+from lcaps_jax.infer.model import Model
+from lcaps_jax.viz import robustness, transforms
 
 _POSED_DIGITS = 300
-# Amounts that one digit is transformed by, far beyond affNIST's.
+_BINS = 8
+# Networks by run, as the table and the figures name them.
+_NETWORKS = {
+    "affnist_15x15_k70": "L-CapsNet 15x15, K=70",
+    "affnist_9x9_k70": "L-CapsNet 9x9, K=70",
+    "affnist_capsnet": "CapsNet, r=3",
+    "affnist_cnn32": "CNN, an eighth of the filters",
+    "ablation_capsnet_full_size": "CapsNet, 5 epochs",
+    "ablation_full_size": "L-CapsNet 9x9, 5 epochs",
+    "ablation_full_size_shift10": "L-CapsNet 9x9, 5 epochs, 10 pixels",
+    "ablation_longer": "narrow L-CapsNet",
+    "ablation_capsnet_longer": "narrow CapsNet",
+}
+# Amounts by which one digit is transformed, far beyond affNIST's.
 _SWEEPS = {
-    robustness.ROTATION: np.linspace(-90, 90, 41),
-    robustness.SHEAR: np.linspace(-0.8, 0.8, 41),
-    robustness.SCALE: np.linspace(0.5, 1.5, 41),
-    robustness.SHIFT: np.arange(-20.0, 21),
+    transforms.ROTATION: np.linspace(-90, 90, 41),
+    transforms.SHEAR: np.linspace(-0.8, 0.8, 41),
+    transforms.SCALE: np.linspace(0.5, 1.5, 41),
+    transforms.SHIFT: np.arange(-20.0, 21),
 }
 
 
-def run(plan: Plan) -> None:
-    """Draws where the errors on affNIST lie, and how activities and poses change as digits are transformed."""
-    cells = ["affnist_15x15_k70", "affnist_9x9_k70", "affnist_capsnet", "affnist_cnn32"]
-    networks = {cell_of(name).row: folders for name, folders in plan.finished("robustness", cells).items()}
-    shown = ["capsnet_full_size", "full_size", "full_size_shift10", "longer", "capsnet_longer"]
-    networks |= ablations.finished(plan, shown)
-    if not networks:
-        return
-    split = cast(Affnist, data.load_test(affnist.NAME, plan.data_dir, affnist.CANVAS))
-    digits = split.digits.take(np.arange(min(_POSED_DIGITS, len(split.digits))))
-    digits = dataclasses.replace(digits, images=fit_size(digits.images, affnist.CANVAS))
-    if not (found := collect("robustness", networks, _predictions(split), _one_digit(digits), _poses(digits))):
-        return
-    predicted = {name: np.array(list(predictions["predicted"]), int) for name, (predictions, _, _) in found.items()}
-    _errors_by(plan, split, {name: each != split.labels for name, each in predicted.items()})
-    results = {name: transformed for name, (_, transformed, _) in found.items()}
-    save_plot(plan.workdir, "transformed", plots.activity_under(int(digits.labels[0]), _SWEEPS, results))
-    if rows := _pose_rows({name: poses for name, (_, _, poses) in found.items()}):
-        write_table(plan.workdir, "poses", rows)
+def measure(model: Model, data_dir: str) -> dict[str, Any]:
+    """Predictions on affNIST; activity and pose of one digit under transformations; how poses of digits change."""
+    test_set = api.load_test("affnist", data_dir, affnist.CANVAS)
+    predicted = [output.activity.argmax(axis=1) for part in test_set.parts() for output in model.batches(part.images)]
+    digits = test_set.digits.take(np.arange(min(_POSED_DIGITS, len(test_set.digits))))
+    border = (affnist.CANVAS - digits.images.shape[1]) // 2
+    padded = np.pad(digits.images, ((0, 0), (border, border), (border, border), (0, 0)))
+    digits = dataclasses.replace(digits, images=padded)
+    return {
+        "predicted": "".join(map(str, np.concatenate(predicted))),
+        "transformed": _transformed(model, digits.images[:1], int(digits.labels[0])),
+        "poses": _pose_changes(model, digits),
+    }
 
 
-def _predictions(split: Affnist) -> Measurement:
-    """The predicted digits, in the order of the set."""
+def _transformed(model: Model, image: np.ndarray, label: int) -> dict[str, dict]:
+    """Activity and pose of an image's class as it is rotated, sheared, scaled and shifted."""
+    measured = {}
+    for kind, amounts in _SWEEPS.items():
+        copies = np.repeat(image / np.float32(255), len(amounts), axis=0)
+        output = model(np.asarray(transforms.transform(copies, kind, amounts)))
+        pose = None if output.pose is None else output.pose[:, label]
+        measured[kind] = {"activity": rounded(output.activity[:, label]), "pose": rounded(pose)}
+    return measured
 
-    def measure(run):
-        evaluation = evaluate(make_eval_steps(run.network), run.params, on_devices(split), parallel.round_up(100))
-        return {"predicted": "".join(map(str, evaluation.predicted))}
 
-    return Measurement("affnist", {"images": len(split)}, measure)
+def _pose_changes(model: Model, digits) -> dict[str, dict]:
+    """How class poses respond to moderate transformations; empty for networks without poses."""
+    if model(digits.images[:1]).pose is None:
+        return {}
+    return {
+        kind: robustness.pose_change(robustness.MODERATE[kind], poses, digits.labels)._asdict()
+        for kind, poses in robustness.true_poses(model, digits).items()
+    }
 
 
-def _errors_by(plan: Plan, split: Affnist, wrong: Mapping[str, np.ndarray]) -> None:
-    """Draws and prints error by rotation, shear, scale and shift; ``wrong`` is ``[N]`` bool, by network."""
-    done = split.transformations()
-    continuous: dict[str, np.ndarray] = {
+def run(figures: pathlib.Path, data_dir: str) -> Rows:
+    """Draws where the errors on affNIST lie, and how activities and poses change; the rows are the errors by range."""
+    measured = read_measured()
+    found = {
+        name: {shown: each[0] for run_, shown in _NETWORKS.items() if (each := measured_of(run_, name, measured))}
+        for name in ("predicted", "transformed", "poses")
+    }
+    test_set = api.load_test("affnist", data_dir, affnist.CANVAS)
+    wrong = {name: np.array(list(digits), int) != test_set.labels for name, digits in found["predicted"].items()}
+    bins = {name: robustness.binned_errors(*each, wrong) for name, each in _amounts(test_set).items()}
+    save_figure(robustness.binned_error_curves(bins, [CLASSES]), figures, "affnist_errors")
+    label = int(test_set.labels[0])
+    save_figure(robustness.activity_curves(label, _SWEEPS, found["transformed"]), figures, "transformed_digit")
+    print(markdown(_pose_rows(found["poses"])))
+    return [
+        {"quantity": name, "from": f"{one.low:.2f}", "below": f"{one.high:.2f}", "images": one.count, **one.errors}
+        for name, each in bins.items()
+        for one in each
+    ]
+
+
+def _amounts(test_set: affnist.Affnist) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The amount of each kind of transformation ``[N]`` in the images of the set, and edges of ranges of it."""
+    done = test_set.transformations()
+    continuous = {
         "rotation (degrees)": np.rad2deg(done.rotation),
         "shear": np.asarray(done.shear),
         "vertical scale": np.asarray(done.scale[:, 0]),
         "horizontal scale": np.asarray(done.scale[:, 1]),
     }
-    quantities = {name: (values, plots.equal_ranges(values)) for name, values in continuous.items()}
+    amounts = {name: (each, np.linspace(each.min(), each.max(), _BINS + 1)) for name, each in continuous.items()}
     farthest = np.abs(done.shift).max(axis=1)
     # Up to the shifts of training, then by two pixels, then all of the few that are left.
-    edges = [0, *range(expanded_mnist.MAX_SHIFT + 1, 2 * expanded_mnist.MAX_SHIFT + 2, 2)]
+    edges = [0, *range(mnist.MAX_SHIFT + 1, 2 * mnist.MAX_SHIFT + 2, 2)]
     edges.append(max(*edges, farthest.max()) + 1)
-    quantities["shift from the middle (pixels)"] = farthest, np.array(edges)
-    save_plot(plan.workdir, "robustness", plots.errors_by(quantities, wrong, [CLASSES]))
-    rows = [
-        {"quantity": quantity, "from": f"{low:.2f}", "below": f"{high:.2f}", "images": count, **errors}
-        for quantity, (values, edges) in quantities.items()
-        for low, high, count, errors in plots.binned_errors(values, edges, wrong)
-    ]
-    write_table(plan.workdir, "robustness", rows)
+    return amounts | {"shift from the middle (pixels)": (farthest, np.array(edges))}
 
 
-def _one_digit(digits: Split) -> Measurement:
-    """Activity and pose of the first digit's class as the digit is rotated, sheared, scaled and moved."""
-    label = int(digits.labels[0])
-
-    def measure(run):
-        measured = {}
-        for kind, amounts in _SWEEPS.items():
-            copies = np.repeat(digits.images[:1] / np.float32(255), len(amounts), axis=0)
-            output = run(np.asarray(robustness.transform(copies, kind, amounts)))
-            pose = None if output.pose is None else output.pose[:, label]
-            measured[kind] = {"activity": rounded(output.activity[:, label]), "pose": rounded(pose)}
-        return measured
-
-    amounts = {kind: rounded(amounts) for kind, amounts in _SWEEPS.items()}
-    return Measurement("transformed_digit", {"label": label, "amounts": amounts}, measure)
-
-
-def _poses(digits: Split) -> Measurement:
-    """How class poses answer to moderate transformations of digits; empty for networks without poses."""
-
-    def measure(run):
-        if run(digits.images[:1]).pose is None:
-            return {}
-        return {
-            kind: dataclasses.asdict(robustness.pose_change(robustness.MODERATE[kind], poses, digits.labels))
-            for kind, poses in robustness.poses(run, digits).items()
-        }
-
-    amounts = {kind: rounded(amounts) for kind, amounts in robustness.MODERATE.items()}
-    return Measurement("poses", {"digits": len(digits), "amounts": amounts, "line": "of the others"}, measure)
-
-
-def _pose_rows(poses: Mapping[str, Mapping]) -> list[dict]:
-    """The table of pose changes, by network."""
+def _pose_rows(poses: Mapping[str, Mapping]) -> Rows:
+    """The table of pose changes."""
     return [
         {
             "network": name,
@@ -125,6 +121,6 @@ def _pose_rows(poses: Mapping[str, Mapping]) -> list[dict]:
             "by the class's line, %": f"{100 * each[kind]['shared']:.0f}",
         }
         for name, each in poses.items()
-        for kind in robustness.KINDS
+        for kind in transforms.KINDS
         if kind in each
     ]

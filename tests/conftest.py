@@ -20,11 +20,12 @@ from absl import flags
 import jax
 import pytest
 
-from lcaps_jax import locks, runtime
+from lcaps_jax.util import process
+from lcaps_jax.util.files import locked
 import workloads
 
 os.environ["XLA_FLAGS"] = workloads.xla_flags(devices=2)
-runtime.prepare()
+process.prepare()
 flags.FLAGS(["pytest"])  # chex's variants read flags
 
 
@@ -49,7 +50,7 @@ def tiny_run(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one run for all processes of pytest-xdist
     workdir, printed = shared / "tiny", shared / "tiny.txt"
-    with locks.locked(shared / "tiny.lock", seconds=300):
+    with locked(shared / "tiny.lock", seconds=300):
         if not printed.exists():
             printed.write_text(workloads.train(workdir).stdout)
     return workdir, printed.read_text()

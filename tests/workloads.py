@@ -9,16 +9,16 @@ import time
 
 import numpy as np
 
-from lcaps_jax import networks
-from lcaps_jax.config import Config
 from lcaps_jax.data import Split
-from lcaps_jax.runs import Run
-from lcaps_jax.training import compute_once, init_params
+from lcaps_jax.infer.model import Model
+from lcaps_jax.train.config import Config
+from lcaps_jax.train.recipe import Facts, resolve
+from lcaps_jax.train.steps import compute_once, init_params
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 TINY = {
-    "channels": 8,
+    "filters": 8,
     "capsule_types": 2,
     "k": 5,
     "capsule_dim": 4,
@@ -35,17 +35,18 @@ def xla_flags(devices: int) -> str:
     return f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1"
 
 
-def tiny_config(**settings) -> Config:
-    """Settings of the tiny network on the bundled sample, resolved."""
-    return Config(**{**TINY, **settings}).resolved(28, 0)
+def tiny_config(classes: int = 10, **settings) -> Config:
+    """Settings of the tiny network on the bundled sample."""
+    facts = Facts("sample", 8000, 28)
+    return resolve({**TINY, **settings}, facts, classes)[0]
 
 
-def untrained_run(class_names: Sequence[str] = "0123456789", step: int = 0, **settings) -> Run:
+def untrained_model(class_names: Sequence[str] = "0123456789", step: int = 0, channels: int = 1, **settings) -> Model:
     """The tiny network as it is before its first step."""
-    config = tiny_config(**settings)
-    network = networks.from_config(config, len(class_names))
-    params = compute_once(lambda: init_params(network, config, 1))
-    return Run(network, params, config, tuple(class_names), 1, step)
+    config = tiny_config(len(class_names), **settings)
+    size = config.data.image_size
+    params = compute_once(lambda: init_params(config.network, (size, size, channels)))
+    return Model(config.network, params, config, tuple(class_names), channels, step)
 
 
 def random_split(count: int, classes: int = 10, size: int = 28, channels: int = 1, seed: int = 0) -> Split:

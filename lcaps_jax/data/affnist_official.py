@@ -1,100 +1,73 @@
-"""The official affNIST as a TFDS builder, ``affnist_official``; importing it imports TensorFlow, and registers it."""
+"""The official affNIST (Tieleman 2013), from his file: 32 affine transformations of each test digit, 40x40."""
 
 from collections.abc import Sequence
+import io
+import os
 import pathlib
+import zipfile
 
 import numpy as np
-from scipy import io
-import tensorflow_datasets as tfds
+import requests
+import scipy.io
 
-from lcaps_jax import set_names
 from lcaps_jax.data import affnist
-from lcaps_jax.data import tfds as tfds_sets
-from lcaps_jax.data.splits import Split, TestSet, match_classes
+from lcaps_jax.data.splits import DataError, Split, TestSet, match_classes
+from lcaps_jax.util.files import PARTIAL
 
-NAME = set_names.AFFNIST_OFFICIAL
 SOURCE = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed/test_batches.zip"
-_ARCHIVE = "test_batches.zip"
-
-
-_BATCHES = range(1, affnist.VARIANTS + 1)
-
-
-def _batches(folder: pathlib.Path) -> dict[int, pathlib.Path]:
-    """Files of the batches by number, without those of other parts and ``test.mat``, which repeats all images."""
-    places = (folder, folder / _ARCHIVE.removesuffix(".zip"))
-    found = {number: [place / f"{number}.mat" for place in places] for number in _BATCHES}
-    there = {number: [path for path in paths if path.exists()] for number, paths in found.items()}
-    return {number: paths[0] for number, paths in there.items() if paths}
-
-
-class AffnistOfficial(tfds.core.GeneratorBasedBuilder):
-    """Test digits of MNIST under 32 random affine transformations each (Tieleman 2013), 40x40."""
-
-    VERSION = tfds.core.Version("1.0.0")
-
-    @property
-    def manual_folder(self) -> pathlib.Path:
-        """Folder where a user may put the archive, the folder in the archive, or its batches 1.mat to 32.mat."""
-        return pathlib.Path(self.data_dir).parents[1] / "downloads" / "manual" / self.name
-
-    def has_files(self) -> bool:
-        """Whether a user has put files there."""
-        return (self.manual_folder / _ARCHIVE).exists() or any(_batches(self.manual_folder))
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            "image": tfds.features.Image(shape=(40, 40, 1)),
-            "label": tfds.features.ClassLabel(num_classes=10),
-        }
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=("image", "label"),
-            homepage="https://www.cs.toronto.edu/~tijmen/affNIST/",
-        )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
-        """The user's files are used where they have any; otherwise they are downloaded."""
-        if not self.has_files():
-            folder = dl_manager.download_and_extract(SOURCE)
-        elif (self.manual_folder / _ARCHIVE).exists():
-            folder = dl_manager.extract(self.manual_folder / _ARCHIVE)
-        else:
-            folder = self.manual_folder
-        return {"test": self._generate_examples(pathlib.Path(folder))}
-
-    def _generate_examples(self, folder: pathlib.Path):
-        batches = _batches(folder)
-        if missing := [f"{number}.mat" for number in _BATCHES if number not in batches]:
-            raise ValueError(f"{folder}: {', '.join(missing)} of the {len(_BATCHES)} test batches are missing.")
-        for path in batches.values():
-            batch = io.loadmat(path)["affNISTdata"][0, 0]
-            # Each column is an image, row by row.
-            images = batch["image"].T.reshape(-1, 40, 40, 1).astype(np.uint8)
-            for i, (image, label) in enumerate(zip(images, batch["label_int"].ravel())):
-                yield f"{path.stem}_{i}", {"image": image, "label": int(label)}
-
-
-class OfficialAffnist(Split):
-    """Tieleman's images, ``affnist.VARIANTS`` of each test digit of MNIST."""
-
-    @property
-    def about(self) -> dict:
-        """Facts about the images, which results on them repeat."""
-        return {"images": "Tieleman's affNIST", "variants": affnist.VARIANTS}
+_REACH_SECONDS = 10
+_CHUNK = 2**20
 
 
 def load_test(
     data_dir: str | None, image_size: int | None, affnist_variants: int = 1, class_names: Sequence[str] | None = None
 ) -> TestSet:
-    """Tieleman's own files, all variants of them; the arguments are those of ``affnist.load_test``.
+    """All variants, from ``DATA_DIR/downloads/manual/affnist_official/test_batches.zip``, downloaded where absent.
+
+    The arguments are those of ``affnist.load_test``.
 
     Raises:
-      DataError: The files cannot be loaded, or the network takes images of another size.
+      DataError: The file cannot be downloaded or is damaged, or the network takes images of another size.
     """
     del affnist_variants
-    affnist.check_size(NAME, image_size)
-    builder = tfds_sets.prepared_builder(NAME, data_dir, source=SOURCE)
-    split = tfds_sets.read_part(builder, "test", image_size)
-    split = match_classes(NAME, split, builder.info.features["label"].names, class_names)
-    return OfficialAffnist(split.images, split.labels)
+    affnist.check_size(affnist.OFFICIAL, image_size)
+    root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    archive = root / "downloads" / "manual" / affnist.OFFICIAL / SOURCE.rsplit("/", 1)[1]
+    if not archive.exists():
+        _download(archive)
+    try:
+        images, labels = _read(archive)
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise DataError(f"{archive} cannot be read ({error}): remove it, to have it downloaded again.") from None
+    split = Split(images, labels, {"images": "Tieleman's affNIST", "variants": affnist.VARIANTS})
+    return match_classes(affnist.OFFICIAL, split, tuple("0123456789"), class_names)
+
+
+def _read(archive: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """The images ``[N, 40, 40, 1]`` of all batches, 1.mat to 32.mat, and their labels."""
+    images, labels = [], []
+    with zipfile.ZipFile(archive) as files:
+        names = {pathlib.PurePath(name).name: name for name in files.namelist()}
+        for number in range(1, affnist.VARIANTS + 1):
+            batch = scipy.io.loadmat(io.BytesIO(files.read(names[f"{number}.mat"])))["affNISTdata"][0, 0]
+            # Each column is an image, row by row.
+            images.append(batch["image"].T.reshape(-1, affnist.CANVAS, affnist.CANVAS, 1).astype(np.uint8))
+            labels.append(batch["label_int"].ravel().astype(np.int32))
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _download(archive: pathlib.Path) -> None:
+    partial = archive.with_name(f"{archive.name}.{os.getpid()}{PARTIAL}")
+    try:
+        with requests.get(SOURCE, stream=True, timeout=_REACH_SECONDS) as response:
+            response.raise_for_status()
+            archive.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                for chunk in response.iter_content(_CHUNK):
+                    file.write(chunk)
+        partial.replace(archive)
+    except (requests.RequestException, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise DataError(
+            f"dataset={affnist.OFFICIAL}: cannot be downloaded ({error}). Put the file {SOURCE} at {archive}."
+        ) from None

@@ -1,6 +1,6 @@
 """The order of an epoch and random changes of the images, inside jit and drawn from keys.
 
-A resumed run so draws what an uninterrupted one does.
+A resumed run therefore draws what an uninterrupted one does.
 
 Axes: ``B`` images of a batch, ``N`` images of a set, ``I`` their size, ``C`` channels.
 """
@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcaps_jax import frames
+from lcaps_jax.ops import frames
+from lcaps_jax.util.settings import setting
 
 Array = jax.Array | np.ndarray
 
@@ -21,28 +22,46 @@ _DISTORTION = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Distortion:
-    """Random changes of training images other than shifts.
+class AugmentConfig:
+    """Random changes of the training images."""
 
-    Attributes:
-      flip: Sides that are exchanged, each half of the times; one of ``FLIPS``.
-      max_rotation: Degrees by which an image is turned at most, each way.
-      max_scale: Factor by which an image is scaled at most, up or down.
-      max_brightness: Largest difference from 1 of the factor of its brightness.
-    """
-
-    flip: str = NO_FLIP
-    max_rotation: float = 0.0
-    max_scale: float = 1.0
-    max_brightness: float = 0.0
+    max_shift: int = setting(
+        0, "Training images are shifted at random by up to this many pixels along each axis.", minimum=0
+    )
+    flip: str = setting(
+        NO_FLIP,
+        "Training images are mirrored at random: left and right (horizontal), top and bottom (vertical), both, or "
+        "none.",
+        choices=FLIPS,
+    )
+    max_rotation: float = setting(
+        0.0,
+        "Training images are turned at random by up to this many degrees each way, before they are shifted.",
+        minimum=0.0,
+        maximum=180.0,
+    )
+    max_scale: float = setting(
+        1.0,
+        "Training images are scaled at random by up to this factor, up or down, before they are shifted.",
+        minimum=1.0,
+        maximum=4.0,
+    )
+    max_brightness: float = setting(
+        0.0,
+        "The brightness of training images is multiplied at random by 1 plus or minus up to this.",
+        minimum=0.0,
+        maximum=1.0,
+    )
 
     @property
     def moves(self) -> bool:
-        """Whether pixels change their places."""
+        """Whether images are mirrored, turned or scaled."""
         return (self.flip, self.max_rotation, self.max_scale) != (NO_FLIP, 0.0, 1.0)
 
-
-UNDISTORTED = Distortion()
+    @property
+    def distorts(self) -> bool:
+        """Whether images change otherwise than by a shift."""
+        return self.moves or self.max_brightness != 0.0
 
 
 @jax.jit(static_argnums=2)
@@ -51,23 +70,33 @@ def epoch_order(key: jax.Array, epoch: int, count: int) -> jax.Array:
     return jax.random.permutation(jax.random.fold_in(key, epoch), count)
 
 
-def shift(images: Array, offsets: jax.Array, max_shift: int) -> jax.Array:
+def shift(images: Array, offsets: Array, max_shift: int) -> jax.Array:
     """Moves images ``[B, I, I, C]`` down and right by ``offsets [B, 2]``, at most ``max_shift`` pixels.
 
-    What comes in has the colour of the image's ground, which is the median of its border: black for MNIST's digits.
+    What comes in has the colour of the image's background, the median of its border: black for MNIST's digits.
     """
     images = jnp.asarray(images)
     count, height, width, channels = images.shape
     # Medians take longer than the shift itself, so black borders, as digits have, do without.
-    ground = jax.lax.cond(
+    background = jax.lax.cond(
         jnp.any(images[:, (0, -1)]) | jnp.any(images[:, :, (0, -1)]),
-        lambda: frames.ground_of(images).astype(images.dtype),
+        lambda: frames.background_of(images).astype(images.dtype),
         lambda: jnp.zeros((count, channels), images.dtype),
     )
-    padded = jnp.broadcast_to(ground[:, None, None], (count, height + 2 * max_shift, width + 2 * max_shift, channels))
+    shape = (count, height + 2 * max_shift, width + 2 * max_shift, channels)
+    padded = jnp.broadcast_to(background[:, None, None], shape)
     padded = padded.at[:, max_shift : max_shift + height, max_shift : max_shift + width].set(images)
     cut = jax.vmap(lambda image, start: jax.lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:]))
     return cut(padded, max_shift - offsets)
+
+
+def shift_once(images: np.ndarray, max_shift: int, seed: int = 0) -> np.ndarray:
+    """Shifts each image ``[N, I, I, C]`` by up to ``max_shift`` pixels each way, as ``shift`` does, for good.
+
+    Test sets use seed 0.
+    """
+    offsets = np.random.default_rng(seed).integers(-max_shift, max_shift + 1, (len(images), 2))
+    return np.asarray(shift(images, offsets, max_shift))
 
 
 def keys_of(key: jax.Array, positions: Array) -> jax.Array:
@@ -75,9 +104,7 @@ def keys_of(key: jax.Array, positions: Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
 
 
-def augment(
-    images: Array, key: jax.Array, positions: Array, max_shift: int, distortion: Distortion = UNDISTORTED
-) -> Array:
+def augment(images: Array, key: jax.Array, positions: Array, config: AugmentConfig) -> Array:
     """Distorts training images at random, and then shifts them.
 
     Args:
@@ -85,31 +112,29 @@ def augment(
       key: Random key of the step.
       positions: Places of the images in the global batch, ``[B]``; each image draws by its own, so that one device and
         many see the same images.
-      max_shift: Pixels by which an image is shifted at most, along each axis.
-      distortion: Other changes; they draw from streams of their own, so that the shifts do not depend on them.
+      config: What may change. Shifts do not depend on the other changes, which draw from streams of their own.
 
     Returns:
       ``[B, I, I, C]``; float32 in [0, 1] where they are distorted.
     """
-    if distortion != UNDISTORTED:
+    if config.distorts:
         own = jax.vmap(jax.random.fold_in, (0, None))(keys_of(key, positions), _DISTORTION)
-        images = distort(to_unit_range(images), own, distortion)
-    if not max_shift:
+        images = _distort(to_unit_range(images), own, config)
+    if not config.max_shift:
         return images
-    draw = jax.vmap(lambda key: jax.random.randint(key, (2,), -max_shift, max_shift + 1))
-    offsets = draw(keys_of(key, positions))
-    return shift(images, offsets, max_shift)
+    draw = jax.vmap(lambda key: jax.random.randint(key, (2,), -config.max_shift, config.max_shift + 1))
+    return shift(images, draw(keys_of(key, positions)), config.max_shift)
 
 
-def distort(images: jax.Array, keys: jax.Array, distortion: Distortion) -> jax.Array:
+def _distort(images: jax.Array, keys: jax.Array, config: AugmentConfig) -> jax.Array:
     """Flips, turns and scales images about their middle, bilinear, and changes their brightness.
 
-    What comes in from outside has the colour of the image's own border.
+    What comes in from outside has the colour of the image's background.
 
     Args:
       images: Images in [0, 1], ``[B, I, I, C]``.
       keys: Random key of each image, ``[B]``.
-      distortion: What may change.
+      config: What may change.
 
     Returns:
       ``[B, I, I, C]`` in [0, 1].
@@ -117,16 +142,16 @@ def distort(images: jax.Array, keys: jax.Array, distortion: Distortion) -> jax.A
 
     def draw(key):
         flip, turn, scale, light = jax.random.split(key, 4)
-        wanted = jnp.array([distortion.flip in (VERTICAL, BOTH), distortion.flip in (HORIZONTAL, BOTH)])
+        wanted = jnp.array([config.flip in (VERTICAL, BOTH), config.flip in (HORIZONTAL, BOTH)])
         signs = jnp.where(wanted & jax.random.bernoulli(flip, shape=(2,)), -1.0, 1.0)
-        angle = jnp.deg2rad(distortion.max_rotation) * jax.random.uniform(turn, minval=-1.0)
-        factor = distortion.max_scale ** jax.random.uniform(scale, minval=-1.0)
-        brightness = 1 + distortion.max_brightness * jax.random.uniform(light, minval=-1.0)
+        angle = jnp.deg2rad(config.max_rotation) * jax.random.uniform(turn, minval=-1.0)
+        factor = config.max_scale ** jax.random.uniform(scale, minval=-1.0)
+        brightness = 1 + config.max_brightness * jax.random.uniform(light, minval=-1.0)
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         return jnp.array([[cos, -sin], [sin, cos]]) * signs / factor, brightness
 
     matrix, brightness = jax.vmap(draw)(keys)
-    if distortion.moves:
+    if config.moves:
         size = images.shape[1]
         middle = jnp.full((len(images), 2), (size - 1) / 2)
         images = frames.resample(images, frames.Frame(middle, matrix, jnp.zeros(len(images), bool)), size)
@@ -137,17 +162,3 @@ def to_unit_range(images: Array) -> jax.Array:
     """Images as float32 in [0, 1]; bytes are divided by 255, and float32 images stay as they are."""
     images = jnp.asarray(images)
     return images if images.dtype == jnp.float32 else images.astype(jnp.float32) / 255
-
-
-def place(images: np.ndarray, max_shift: int, seed: int = 0) -> np.ndarray:
-    """Shifts each image ``[N, I, I, C]`` once, by up to ``max_shift`` pixels each way, as ``shift`` does.
-
-    Test sets use seed 0.
-    """
-    shifts = np.random.default_rng(seed).integers(-max_shift, max_shift + 1, (len(images), 2))
-    count, size, _, channels = images.shape
-    padded = np.empty((count, size + 2 * max_shift, size + 2 * max_shift, channels), images.dtype)
-    padded[:] = np.asarray(frames.ground_of(jnp.asarray(images))).astype(images.dtype)[:, None, None]
-    padded[:, max_shift : max_shift + size, max_shift : max_shift + size] = images
-    corners = max_shift - shifts
-    return np.stack([image[y : y + size, x : x + size] for image, (y, x) in zip(padded, corners)])

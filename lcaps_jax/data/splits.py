@@ -3,19 +3,19 @@
 Axes: ``N`` images, ``I`` their size, ``C`` channels, ``J`` classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import hashlib
-from typing import Protocol
+from typing import Any, Protocol
 import unicodedata
 
 import numpy as np
 
-from lcaps_jax.errors import UserError, arg
+from lcaps_jax.util.errors import UserError
 
 
-class DataError(UserError, ValueError):
-    """Data cannot be used; the message names the set or value, and what would do."""
+class DataError(UserError):
+    """Data cannot be used; the message names the set, file or value, and what would be accepted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,18 +25,15 @@ class Split:
     Attributes:
       images: Images, ``[N, I, I, C]`` uint8.
       labels: Class of each image, ``[N]`` int32.
+      about: Facts about the images, which results on them repeat.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def about(self) -> dict:
-        """Facts about the images, which results on them repeat."""
-        return {}
 
     @property
     def nbytes(self) -> int:
@@ -58,17 +55,16 @@ class Split:
 
 
 class TestSet(Protocol):
-    """Labelled images to test on, whole or generated part by part; ``Split`` and ``affnist.Affnist`` are such sets."""
+    """Labelled images to test on, in memory as in ``Split``, or generated part by part as in ``affnist.Affnist``."""
 
-    def __len__(self) -> int:
-        """Number of images, N."""
+    def __len__(self) -> int: ...
 
     @property
     def labels(self) -> np.ndarray:
         """Labels of all images, ``[N]`` int32."""
 
     @property
-    def about(self) -> dict:
+    def about(self) -> Mapping[str, Any]:
         """Facts about the images, which results on them repeat."""
 
     @property
@@ -140,11 +136,7 @@ def sameness(images: np.ndarray) -> str | None:
 
 
 def fingerprint(split: Split, class_names: Sequence[str]) -> dict[str, str]:
-    """A digest of the images of each class, whatever their order; about a second for each GiB of images.
-
-    Returns:
-      Digests by the names of the classes; other shapes, pixels or labels give others.
-    """
+    """Digests of the images of each class, whatever their order, by the classes' names: a second for each GiB."""
     found: list[list[bytes]] = [[] for _ in class_names]
     for image, label in zip(split.images, split.labels):
         found[label].append(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
@@ -163,8 +155,8 @@ def hold_out(split: Split, validation_size: int, seed: int) -> tuple[Split, Spli
     """
     if validation_size >= len(split):
         raise DataError(
-            f"{arg('validation_size')}={validation_size}: the training part has {len(split)} images, so at most "
-            f"{len(split) - 1}."
+            f"validation_size={validation_size}: must be at most {len(split) - 1}, because the training part has "
+            f"{len(split)} images."
         )
     order = np.random.default_rng(seed).permutation(len(split))
     chosen, left = np.sort(order[:validation_size]), np.sort(order[validation_size:])
@@ -179,33 +171,33 @@ def draw(split: Split, train_size: int, seed: int) -> Split:
     """
     if train_size > len(split):
         raise DataError(
-            f"{arg('train_size')}={train_size}: the training part has {len(split)} images, so at most {len(split)}."
+            f"train_size={train_size}: must be at most {len(split)}, the number of images that are left to train on."
         )
     return split.take(np.sort(np.random.default_rng(seed).permutation(len(split))[:train_size]))
 
 
-def match_classes(name: str, split: Split, own: Sequence[str], class_names: Sequence[str] | None) -> Split:
+def match_classes(dataset: str, split: Split, names: Sequence[str], class_names: Sequence[str] | None) -> Split:
     """The same images with the labels of a network that knows the classes in another order.
 
     Args:
-      name: Name of the set, for the message.
+      dataset: Name of the set, for the message.
       split: Images and labels.
-      own: Names of the set's classes, in the order of its labels.
+      names: Names of the set's classes, in the order of its labels.
       class_names: Names of the network's classes; None takes any.
 
     Raises:
       DataError: The set has other classes than the network.
     """
-    if class_names is None or tuple(own) == tuple(class_names):
+    if class_names is None or tuple(names) == tuple(class_names):
         return split
-    places = {normal_form(each): label for label, each in enumerate(class_names)}
-    if set(map(normal_form, own)) != set(places):
+    labels = {normal_form(name): label for label, name in enumerate(class_names)}
+    if set(map(normal_form, names)) != set(labels):
         raise DataError(
-            f"{arg('name')}={name}: has the classes {listed(own)}; the network's are {listed(class_names)}. Labels "
-            "are matched by these names."
+            f"dataset={dataset}: must have the network's classes, {listed(class_names)}, by which labels are matched; "
+            f"it has {listed(names)}."
         )
-    labels = np.array([places[normal_form(each)] for each in own], np.int32)
-    return Split(split.images, labels[split.labels])
+    order = np.array([labels[normal_form(name)] for name in names], np.int32)
+    return dataclasses.replace(split, labels=order[split.labels])
 
 
 def normal_form(name: str) -> str:

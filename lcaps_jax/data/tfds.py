@@ -1,4 +1,4 @@
-"""Image classification sets of TensorFlow Datasets (TFDS), which only this file and ``affnist_official`` know.
+"""Image classification sets of TensorFlow Datasets (TFDS), which only this file knows.
 
 TensorFlow is imported when a set is read, and only decodes.
 """
@@ -11,15 +11,15 @@ import os
 import pathlib
 import urllib.parse
 
+import filelock
 import numpy as np
 import requests
 
-from lcaps_jax import parallel
-from lcaps_jax.data.resize import fit_size
+from lcaps_jax.data.image_io import fit_size
 from lcaps_jax.data.splits import DataError, Source, Split, hold_out
-from lcaps_jax.errors import arg
-from lcaps_jax.locks import locked
-from lcaps_jax.runtime import say
+from lcaps_jax.util import devices
+from lcaps_jax.util.files import locked
+from lcaps_jax.util.process import say
 
 # The parts that are held out as tests belong to the data set, so the seed is not a setting.
 _TEST_SEED = 0
@@ -32,18 +32,51 @@ class UnknownSetError(DataError):
     """TensorFlow Datasets has no set of that name."""
 
 
-def prepared_builder(name: str, data_dir: str | None, source: str | None = None):
-    """The builder of a TFDS set, whose files are downloaded where they are not on disk.
+# The last set is kept, because expanded MNIST and affNIST are both made of MNIST, and the experiments load it for every
+# training.
+@functools.lru_cache(maxsize=1)
+def load(dataset: str, data_dir: str | None = None, image_size: int | None = None) -> Source:
+    """A set of TensorFlow Datasets, as read-only arrays.
 
     Args:
-      name: Name of the set.
+      dataset: Name of the set.
       data_dir: Folder of prepared TFDS sets; None for TFDS's own.
-      source: Address of the files of a set of this package; TFDS knows the addresses of its own sets.
+      image_size: Size of images that differ in size; None where they do not.
 
     Raises:
-      UnknownSetError: There is no such set.
-      DataError: The set is no image classification set, or cannot be downloaded.
+      DataError: The set does not exist, cannot be downloaded, or holds no labelled images.
     """
+    builder = _prepared_builder(dataset, data_dir)
+    if "train" not in builder.info.splits:
+        raise DataError(f"dataset={dataset}: has no train part, only {sorted(builder.info.splits)}.")
+    test_name = _test_name(builder)
+    train, *tests = _read_parts(builder, dataset, ["train", *([test_name] if test_name else [])], image_size)
+    train, test = (train, *tests) if tests else _hold_out_test(train, dataset)
+    _freeze(train, test)
+    return Source(train, test, tuple(builder.info.features["label"].names), max(train.images.shape[1:3]))
+
+
+@functools.lru_cache(maxsize=1)
+def load_test(
+    dataset: str, data_dir: str | None = None, image_size: int | None = None
+) -> tuple[Split, tuple[str, ...]]:
+    """The test part of a set, which needs no other part, and the names of its classes; see ``load``.
+
+    Raises:
+      DataError: See ``load``.
+    """
+    builder = _prepared_builder(dataset, data_dir)
+    test_name = _test_name(builder)
+    if test_name is None:
+        source = load(dataset, data_dir, image_size)
+        return source.test, source.class_names
+    (test,) = _read_parts(builder, dataset, [test_name], image_size)
+    _freeze(test)
+    return test, tuple(builder.info.features["label"].names)
+
+
+def _prepared_builder(dataset: str, data_dir: str | None):
+    """The builder of a TFDS set, whose files are downloaded where they are not on disk."""
     # TensorFlow only decodes here. Without these settings it prints warnings about its own arithmetic.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -53,28 +86,27 @@ def prepared_builder(name: str, data_dir: str | None, source: str | None = None)
     with contextlib.suppress(RuntimeError):  # TensorFlow is in use already, and its user has decided
         tf.config.set_visible_devices([], "GPU")
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder = tfds.builder(dataset, data_dir=data_dir)
     except Exception as error:  # TFDS has an exception for each way of misnaming a set, its version or its variant
         said = str(error).splitlines() or [type(error).__name__]
         close = "".join(f" {line.strip()}" for line in said if "mean" in line)
-        raise UnknownSetError(f"{arg('name')}={name}: no such set ({said[0]}).{close}") from None
+        raise UnknownSetError(f"dataset={dataset}: no such set ({said[0]}).{close}") from None
     features = builder.info.features
     if not {"image", "label"} <= set(features or {}) or not hasattr(features["label"], "num_classes"):
         raise DataError(
-            f"{arg('name')}={name}: is no image classification set: it has the features {sorted(features or {})}."
+            f"dataset={dataset}: must be an image classification set; it has the features {sorted(features or {})}."
         )
     if not builder.is_prepared():
-        _prepare(builder, name, data_dir, source)
-        builder = tfds.builder(name, data_dir=data_dir)  # another process may have prepared it
+        _prepare(builder, dataset, data_dir)
+        builder = tfds.builder(dataset, data_dir=data_dir)  # another process may have prepared it
     return builder
 
 
-def read_part(builder, part: str, image_size: int | None) -> Split:
+def _read_part(builder, part: str, image_size: int | None) -> Split:
     """One part of a prepared set; images that differ in size are fitted to ``image_size``."""
     import tensorflow_datasets as tfds
 
-    shape = builder.info.features["image"].shape
-    if None not in shape:
+    if None not in builder.info.features["image"].shape:
         arrays = tfds.as_numpy(builder.as_dataset(split=part, batch_size=-1, shuffle_files=False))
         return Split(arrays["image"], arrays["label"].astype(np.int32))
     examples = tfds.as_numpy(builder.as_dataset(split=part, shuffle_files=False))
@@ -83,50 +115,24 @@ def read_part(builder, part: str, image_size: int | None) -> Split:
     return Split(np.stack(images), np.array(labels, np.int32))
 
 
-# The last set is kept, because expanded MNIST and affNIST are both made of MNIST, and the experiments load it for every
-# run.
-@functools.lru_cache(maxsize=1)
-def _load(name: str, data_dir: str | None, image_size: int | None) -> Source:
-    builder = prepared_builder(name, data_dir)
-    if "train" not in builder.info.splits:
-        raise DataError(f"{arg('name')}={name}: has no train part, only {sorted(builder.info.splits)}.")
-    test_name = _test_name(builder)
-    train, *tests = _read_parts(builder, name, ["train", *([test_name] if test_name else [])], image_size)
-    train, test = (train, *tests) if tests else _hold_out_test(train, name)
-    _freeze(train, test)
-    return Source(train, test, tuple(builder.info.features["label"].names), max(train.images.shape[1:3]))
-
-
-@functools.lru_cache(maxsize=1)
-def _load_test(name: str, data_dir: str | None, image_size: int | None) -> tuple[Split, tuple[str, ...]]:
-    builder = prepared_builder(name, data_dir)
-    test_name = _test_name(builder)
-    if test_name is None:
-        source = _load(name, data_dir, image_size)
-        return source.test, source.class_names
-    (test,) = _read_parts(builder, name, [test_name], image_size)
-    _freeze(test)
-    return test, tuple(builder.info.features["label"].names)
-
-
 def _test_name(builder) -> str | None:
     """The part to test on; None where one has to be held out."""
     return next((part for part in ("test", "validation") if part in builder.info.splits), None)
 
 
-def _read_parts(builder, name: str, used: Sequence[str], image_size: int | None) -> list[Split]:
+def _read_parts(builder, dataset: str, used: Sequence[str], image_size: int | None) -> list[Split]:
     """Reads parts of a set that together fit into memory."""
     parts, shape = builder.info.splits, builder.info.features["image"].shape
     if image_size is None and None in shape:
-        raise DataError(f"{arg('name')}={name}: its images differ in size: give {arg('image_size')}.")
+        raise DataError(f"image_size: must be given for {dataset}, because its images differ in size.")
     for part in used:
         if not parts[part].num_examples:
-            raise DataError(f"The {part} part of {name} has no images.")
+            raise DataError(f"dataset={dataset}: its {part} part has no images.")
     pixels = shape if None not in shape else (image_size, image_size, 3)
-    parallel.check_fits(sum(parts[part].num_examples for part in used) * math.prod(pixels), f"The set {name}")
+    devices.check_fits(sum(parts[part].num_examples for part in used) * math.prod(pixels), f"The set {dataset}")
     if "validation" in used:
-        say(f"{name} has no test part: its validation part is used as one.")
-    return [read_part(builder, part, image_size) for part in used]
+        say(f"{dataset} has no test part: its validation part is used as one.")
+    return [_read_part(builder, part, image_size) for part in used]
 
 
 def _freeze(*splits: Split) -> None:
@@ -136,33 +142,10 @@ def _freeze(*splits: Split) -> None:
             array.flags.writeable = False
 
 
-def load(name: str, data_dir: str | None = None, image_size: int | None = None) -> Source:
-    """A set of TensorFlow Datasets, as read-only arrays.
-
-    Args:
-      name: Name of the set.
-      data_dir: Folder of prepared TFDS sets; None for TFDS's own.
-      image_size: Size of images that differ in size; None where they do not.
-
-    Raises:
-      DataError: The set does not exist, cannot be downloaded, or holds no labelled images.
-    """
-    return _load(name, data_dir, image_size)
-
-
-def load_test(name: str, data_dir: str | None = None, image_size: int | None = None) -> tuple[Split, tuple[str, ...]]:
-    """The test part of a set alone, which needs no other part, and the names of its classes; see ``load``.
-
-    Raises:
-      DataError: See ``load``.
-    """
-    return _load_test(name, data_dir, image_size)
-
-
-def _hold_out_test(train: Split, name: str) -> tuple[Split, Split]:
+def _hold_out_test(train: Split, dataset: str) -> tuple[Split, Split]:
     """Makes a test part for a set that has none."""
     count = len(train) // TEST_SHARE
-    say(f"{name} has no test part: {count} of its {len(train)} images, always the same, are held out as one.")
+    say(f"{dataset} has no test part: {count} of its {len(train)} images, always the same, are held out as one.")
     return hold_out(train, count, _TEST_SEED)
 
 
@@ -174,38 +157,36 @@ def _preparing(builder) -> Iterator[None]:
         yield
         return
     root.mkdir(parents=True, exist_ok=True)
-    waiting = f"Another process prepares {builder.name} in {root}; waiting for it."
-    with locked(root / f".{builder.name}.lock", seconds=_PREPARING_SECONDS, meanwhile=waiting):
+    with contextlib.ExitStack() as stack:
+        lock = root / f".{builder.name}.lock"
+        try:
+            stack.enter_context(locked(lock))
+        except filelock.Timeout:
+            say(f"Another process prepares {builder.name} in {root}; waiting for it.")
+            stack.enter_context(locked(lock, seconds=_PREPARING_SECONDS))
         yield
 
 
-def _prepare(builder, name: str, data_dir: str | None, source: str | None) -> None:
+def _prepare(builder, dataset: str, data_dir: str | None) -> None:
     """Downloads and prepares a set, or says in seconds why that is impossible; TFDS itself retries for minutes."""
     import tensorflow_datasets as tfds
 
-    has_files = source and builder.has_files()
-    urls = [urllib.parse.urlsplit(url) for url in ([source] if source and not has_files else builder.url_infos or {})]
-    servers = sorted({f"{url.scheme}://{url.netloc}" for url in urls if url.scheme.startswith("http")})
-    place = builder.data_dir
     advice = (
-        f"To use {name} offline, prepare it where there is a network ('tfds build {name}'), copy the folder to "
-        f"{place}, or give the folder above '{builder.name}/' as {arg('data_dir')}. The set 'sample' needs no network."
+        f"To use {dataset} offline, prepare it where there is a network ('tfds build {dataset}'), copy the folder to "
+        f"{builder.data_dir}, or give the folder above '{builder.name}/' as data_dir. 'sample' needs no network."
     )
-    if source:
-        advice = f"Put {source.rsplit('/', 1)[1]}, or the batches in it, into {builder.manual_folder}."
-    for server in servers:
+    urls = [urllib.parse.urlsplit(url) for url in builder.url_infos or {}]
+    for server in sorted({f"{url.scheme}://{url.netloc}" for url in urls if url.scheme.startswith("http")}):
         try:
             requests.head(server, timeout=_REACH_SECONDS)
         except requests.RequestException as error:
             raise DataError(
-                f"{arg('name')}={name}: not prepared at {place}, and {server} cannot be reached ({error}). {advice}"
+                f"dataset={dataset}: not prepared in {builder.data_dir}, and {server} cannot be reached ({error}). "
+                f"{advice}"
             ) from None
     try:
         with _preparing(builder):
-            if not tfds.builder(name, data_dir=data_dir).is_prepared():
+            if not tfds.builder(dataset, data_dir=data_dir).is_prepared():
                 builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except Exception as error:  # TFDS raises what its many sources raise
-        sources = ", ".join(servers) or "its source"
-        raise DataError(
-            f"{arg('name')}={name}: could not be downloaded from {sources} to {place}: {error} {advice}"
-        ) from error
+        raise DataError(f"dataset={dataset}: cannot be prepared in {builder.data_dir}: {error} {advice}") from error

@@ -1,6 +1,7 @@
 """The generated affNIST against the reference and its own rules, and the reader of the official files on made ones."""
 
-import dataclasses
+import contextlib
+import io
 import zipfile
 
 import jax
@@ -8,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import requests
-from scipy import io
+import scipy.io
 
-from lcaps_jax import data, networks, training
+from lcaps_jax import data
 from lcaps_jax.data import Affnist, DataError, Split, affnist
 from lcaps_jax.data.affnist import CANVAS, Transformation
 import reference
-import workloads
 
 _MANY = 4000
 
@@ -127,20 +127,6 @@ def test_variants_are_streamed_and_each_image_can_be_had_alone(monkeypatch):
     assert split.transformations().shift.shape == (90, 2)
 
 
-def test_streamed_evaluation_is_that_of_the_whole():
-    config = dataclasses.replace(workloads.tiny_config(), image_size=40)
-    model = networks.from_config(config, 10)
-    params = training.compute_once(lambda: training.init_params(model, config, 1))
-    eval_steps = training.make_eval_steps(model)
-    split = _affnist()
-    whole = Split(np.concatenate([part.images for part in split.parts()]), split.labels)
-    one, other = (training.evaluate(eval_steps, params, training.on_devices(s), 16) for s in (split, whole))
-    assert one.count == other.count == 90
-    np.testing.assert_array_equal(one.confusion, other.confusion)
-    np.testing.assert_array_equal(one.predicted, other.predicted)
-    np.testing.assert_allclose(one.margin, other.margin, atol=1e-6)
-
-
 def _official(count, seed):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, 40, 40)).astype(np.uint8)
@@ -149,48 +135,72 @@ def _official(count, seed):
     return images, labels[0], content
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_the_official_files_are_read(tmp_path, zipped):
+def _archive(root, batches):
+    """Writes the official archive where a user puts it; each batch is the content of a file."""
+    path = root / "downloads" / "manual" / "affnist_official" / "test_batches.zip"
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, content in enumerate(batches, start=1):
+            stored = io.BytesIO()
+            scipy.io.savemat(stored, {"affNISTdata": content})
+            archive.writestr(f"test_batches/{number}.mat", stored.getvalue())
+    return path
+
+
+def test_the_official_file_is_read(tmp_path):
     made = [_official(count=2, seed=i) for i in range(32)]
-    manual = tmp_path / "downloads" / "manual" / "affnist_official"
-    manual.mkdir(parents=True)
-    for i, (_, _, content) in enumerate(made, start=1):
-        io.savemat(manual / f"{i}.mat", {"affNISTdata": content})
-    (manual / "training_batches").mkdir()
-    for name in ("test.mat", "training_batches/1.mat"):  # no test digits, and test digits again
-        io.savemat(manual / name, {"affNISTdata": made[0][2]})
-    if zipped:
-        with zipfile.ZipFile(manual / "test_batches.zip", "w") as archive:
-            for path in sorted(manual.glob("[0-9]*.mat")):
-                archive.write(path, f"test_batches/{path.name}")
-                path.unlink()
-    split = data.load_test("affnist_official", str(tmp_path), 40)
+    _archive(tmp_path, [content for *_, content in made])
+    split = data.load_test("affnist_official", str(tmp_path), 40, class_names=tuple("9876543210"))
     images, labels = (np.concatenate([part[i] for part in made]) for i in range(2))
-    assert split.images.shape == (64, 40, 40, 1) and split.about["variants"] == 32
-    expected = {(image.tobytes(), int(label)) for image, label in zip(images, labels)}
-    assert {(image.tobytes(), int(label)) for image, label in zip(split.images, split.labels)} == expected
+    assert split.about["variants"] == 32 and split.labels.dtype == np.int32
+    np.testing.assert_array_equal(split.images, images[..., None])
+    np.testing.assert_array_equal(split.labels, 9 - labels.astype(int))
 
 
-def test_official_batches_that_are_missing_are_named(tmp_path):
-    manual = tmp_path / "downloads" / "manual" / "affnist_official"
-    manual.mkdir(parents=True)
-    for number in range(1, 32):
-        (manual / f"{number}.mat").touch()
-    with pytest.raises(DataError, match=r"32\.mat of the 32 test batches are missing"):
+def test_an_official_file_that_is_not_whole_is_named(tmp_path):
+    path = _archive(tmp_path, [_official(count=1, seed=0)[2]] * 31)
+    with pytest.raises(DataError, match=f"{path} .*32.mat"):
+        data.load_test("affnist_official", str(tmp_path), 40)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match=str(path)):
         data.load_test("affnist_official", str(tmp_path), 40)
 
 
-def test_affnist_is_for_tests_and_of_one_size(tmp_path):
-    with pytest.raises(DataError, match="name=affnist: is a test set: train on expanded_mnist"):
-        data.load("affnist")
-    with pytest.raises(DataError, match="name=affnist: has images of 40x40 pixels, and the network's are 28x28"):
-        data.load_test("affnist", None, 28)
+class _Response(contextlib.nullcontext):
+    """What ``requests.get`` returns, of a server that sends some bytes and may then be gone."""
+
+    def __init__(self, parts, error=None):
+        super().__init__(self)
+        self._parts, self._error = parts, error
+
+    def raise_for_status(self):
+        pass
+
+    def iter_content(self, size):
+        yield from self._parts
+        if self._error:
+            raise self._error
 
 
-def test_official_files_that_cannot_be_had_are_named_in_seconds(tmp_path, monkeypatch):
-    def unreachable(*address, **options):
-        raise requests.ConnectionError("network is unreachable")
+def test_the_official_file_is_downloaded_whole_or_not_at_all(tmp_path, monkeypatch):
+    gone = requests.ConnectionError("network is unreachable")
+    place = tmp_path / "downloads" / "manual" / "affnist_official"
+    for parts in ([], [b"some"]):
+        monkeypatch.setattr(requests, "get", lambda *_, parts=parts, **__: _Response(parts, gone))
+        with pytest.raises(DataError, match=f"dataset=affnist_official: .*unreachable.*{place}/test_batches.zip"):
+            data.load_test("affnist_official", str(tmp_path), 40)
+        assert not list(place.iterdir())
+    content = _archive(tmp_path / "other", [_official(count=1, seed=0)[2]] * 32).read_bytes()
+    monkeypatch.setattr(requests, "get", lambda *_, **__: _Response([content[:99], content[99:]]))
+    assert len(data.load_test("affnist_official", str(tmp_path), 40)) == 32
+    assert [path.name for path in place.iterdir()] == ["test_batches.zip"]
 
-    monkeypatch.setattr(requests, "head", unreachable)
-    with pytest.raises(DataError, match=r"cannot be reached.*Put test_batches.zip.*into .*manual/affnist_official"):
-        data.load_test("affnist_official", str(tmp_path), 40)
+
+def test_affnist_is_for_tests_and_of_one_size_and_colour():
+    for dataset in ("affnist", "affnist_official"):
+        with pytest.raises(DataError, match=f"dataset={dataset}: .*expanded_mnist"):
+            data.load(dataset)
+        with pytest.raises(DataError, match=f"dataset={dataset}: .*40x40.*28x28"):
+            data.load_test(dataset, None, 28)
+        with pytest.raises(DataError, match=f"invert: .*{dataset}"):
+            data.load_test(dataset, None, 40, invert=True)

@@ -1,158 +1,185 @@
-"""The experiments by their names, on networks small enough to train in seconds, and on the results in the documents."""
+"""The recorded results, the tables and figures made of them, and what is measured of a network for them."""
 
-import dataclasses
-import json
-import re
 import shutil
+import statistics
+import types
 
+import jax
 import numpy as np
 import pytest
 
-from experiments.__main__ import run
-from experiments.cells import CELLS
-from experiments.plan import Plan
-from lcaps_jax import data, runs, training
-from lcaps_jax.config import Config, ConfigError
-from lcaps_jax.data.augment import to_unit_range
-from lcaps_jax.networks.base import geometry
-from lcaps_jax.views.kept import selection
+from experiments import __main__ as command
+from experiments import ablations, frames, kept, lengths, poses, results, robustness, table2, train, zeros
+from lcaps_jax.data import affnist, api
+from lcaps_jax.data.splits import Source
+from lcaps_jax.infer.model import Model
+from lcaps_jax.infer.pretrained import load_model
+from lcaps_jax.ops import frames as canonical
+from lcaps_jax.train.config import Config
+from lcaps_jax.train.log import read_metrics
+from lcaps_jax.train.recipe import Facts, resolve
+from lcaps_jax.train.steps import init_params
+from lcaps_jax.train.workdir import read_results
+from lcaps_jax.util.errors import ConfigError
 import workloads
 
-
-def test_unknown_experiments_are_refused_with_the_known_ones(tmp_path):
-    for names in (["tabel2"], []):
-        with pytest.raises(ConfigError, match="table2, table3, .*, questions, lengths, ablations, frames, poses, all"):
-            run(names, Plan(tmp_path, quick=True, data_dir=None))
+_TINY = {"filters": 8, "capsule_types": 2, "capsule_dim": 4, "pose_dim": 4}
 
 
-def test_the_commands_on_the_runs_that_are_there(tiny_run, tmp_path, monkeypatch, capsys):
-    for name in ("mnist_9x9_k50", "mnist_9x9_k70"):
-        shutil.copytree(tiny_run[0], tmp_path / name)
-        results = runs.read_results(tmp_path / name)
-        (tmp_path / name / "results.json").write_text(json.dumps({**results, "mnist": results["sample"]}))
-    settings = Config(**workloads.TINY)
-    monkeypatch.setattr(Plan, "settings_of", lambda self, flagfile, seed: dataclasses.replace(settings, seed=seed))
-    zeros = data.Split(workloads.random_split(20).images, np.zeros(20, np.int32))
-    split = workloads.random_split(1000)
-    monkeypatch.setattr(data, "load", lambda *arguments, **options: data.Source(zeros, split, tuple("0123456789"), 28))
-    monkeypatch.setattr(data, "load_test", lambda *arguments: split)
-    plan = Plan(tmp_path, quick=False, data_dir=None, train=False)
-    run(["table2", "table3", "figure1", "figure4", "kept"], plan)
-    printed = capsys.readouterr().out
-    for missing in ("table3: not timed", "figure1: without mnist_capsnet", "figure4: without mnist_9x9_k100"):
-        assert missing in printed
-    assert (tmp_path / "figures" / "figure4.png").stat().st_size > 5000
-    rows = json.loads((tmp_path / "table2.json").read_text())
-    assert len(rows) == len(CELLS) and (tmp_path / "table2.md").read_text() in printed
-    there = [cell.flagfile for cell, row in zip(CELLS, rows) if row["error, %"]]
-    assert there == ["mnist_9x9_k70", "mnist_9x9_k50"]
-    tiny = runs.load_run(tiny_run[0])
-    index = tiny.network.apply({"params": tiny.params}, to_unit_range(split.images)).index
-    alike = selection(np.asarray(index), split.labels, geometry(28, 9, 9, 2))
-    kept_rows = json.loads((tmp_path / "kept.json").read_text())
-    assert [row["network"] for row in kept_rows] == [f"L-CapsNet 9x9, K={k}" for k in (50, 70)]
-    assert {row["two digits share, %"] for row in kept_rows} == {f"{100 * alike['in_common']:.0f}"}
-    assert {row["types of these"] for row in kept_rows} == {f"{alike['types_ever']} of 2"}
-    assert {row["by chance, %"] for row in kept_rows} == {f"{100 * 5 / alike['ever']:.0f}"}
-    # What was measured is kept as text, and is drawn again without the networks.
-    measured = json.loads((tmp_path / "mnist_9x9_k50" / "experiments" / "zeros.json").read_text())
-    assert len(measured["activity"]) == 72 and measured["coupling"] is None
-    (tmp_path / "figures" / "figure4.png").unlink()
-    shutil.rmtree(tmp_path / "mnist_9x9_k50" / "checkpoints")
-    shutil.rmtree(tmp_path / "mnist_9x9_k70" / "checkpoints")
-    (tmp_path / "mnist_9x9_k70" / "experiments" / "zeros.json").unlink()
-    monkeypatch.setattr(runs, "load_run", None)
-    run(["table2", "figure4"], plan)
-    assert (tmp_path / "figures" / "figure4.png").exists()
-    assert json.loads((tmp_path / "table2.json").read_text()) == rows
-    assert "figure4: without mnist_9x9_k70, whose checkpoints are gone." in capsys.readouterr().out
-    settings = dataclasses.replace(settings, k=6)
-    with pytest.raises(ConfigError, match="k=6: the run in .*mnist_9x9_k70 was begun with k=5"):
-        run(["table2"], plan)
+def untrained(image_size=28, **settings) -> Model:
+    """A tiny network with its initial parameters."""
+    config = Config.from_settings({**_TINY, **settings, "image_size": image_size})
+    params = jax.jit(lambda: init_params(config.network, (image_size, image_size, 1)))()
+    return Model(config.network, params, config, tuple("0123456789"), 1, 0)
 
 
-@pytest.mark.parametrize(
-    "page, tables",
-    [
-        ("results_details.md", ("table2", "ablations")),
-        ("open_questions.md", ("questions",)),
-        ("frames.md", ("frames",)),
-    ],
-)
-def test_the_tables_of_the_documents_are_those_of_the_raw_results(page, tables, tmp_path, monkeypatch):
-    """Every line with a figure that the commands make of ``docs/results`` stands in the page."""
-    docs = workloads.REPOSITORY / "docs"
-    workdir = shutil.copytree(docs / "results", tmp_path / "results")
-    black = data.Split(np.zeros((10_000, 28, 28, 1), np.uint8), np.zeros(10_000, np.int32))  # as many as were measured
-    monkeypatch.setattr(data, "load", lambda *arguments: data.Source(black, black, tuple("0123456789"), 28))
-    monkeypatch.setattr(data, "load_test", lambda *arguments: data.Affnist(black))
-    run(tables, Plan(workdir, quick=False, data_dir=None, train=False))
-    written = (docs / page).read_text().splitlines()
-    for table in tables:
-        lines = (workdir / f"{table}.md").read_text().splitlines()
-        lines = [line for line in lines if " M |" not in line or re.search(r"\d\.\d\d", line)]  # the others: not run
-        assert len(lines) > 6 and [line for line in lines if line not in written] == []
+def test_the_recorded_results_fit_together():
+    table, curves, measured = results.read_table(), results.read_curves(), results.read_measured()
+    assert len(table) == 146 and {row.run for row in table} == set(curves) and set(measured) <= set(curves)
+    for row in table:
+        assert row.low <= row.error <= row.high and row.count >= 2000
+        assert row.epochs in [line["epoch"] for line in curves[row.run] if line["step"] == row.step]
+        assert row.run.endswith(f"_seed{row.seed}") or row.seed == 0
+        tested = [line for line in curves[row.run] if (line["split"], line["step"]) == (row.test_set, row.step)]
+        assert [line["error"] for line in tested] in ([], [row.error])  # some were tested after their training
+    assert sum(path.stat().st_size for path in results.FOLDER.iterdir()) < 1e6
 
 
-_CLAIMS = {  # rows of the first table of docs/results.md that are not named as in Table 2
-    "CapsNet, r=3, stopped at 0.77 %": "CapsNet, stopped after eight epochs as by Sabour et al.",
-    "CapsNet, r=3": "CapsNet",
-}
-_LONG = {  # rows of it that are not of Table 2, and their runs
-    "released graph, shuffled, 30 epochs": "ablation_released_full_size_shuffled",
-    "released graph, 30 epochs": "ablation_released_full_size",
-    "30 epochs": "ablation_length",
-    "the graph's code loss": "ablation_code_loss_full_size",
-}
-_PLACED = {  # rows of its second table: runs at 6 and at 10 pixels, and the paper's error
-    "L-CapsNet 15x15, K=70": (
-        ["affnist_15x15_k70", "affnist_15x15_k70_seed1", "affnist_15x15_k70_seed2"],
-        ["ablation_large_kernels_shift10", "ablation_large_kernels_shift10_seed1"],
-        "12.2",
-    ),
-    "CapsNet": (["affnist_capsnet"], ["ablation_capsnet_full_size_shift10"], "21.0"),
-    "L-CapsNet 9x9, K=70": (["ablation_full_size"], ["ablation_full_size_shift10"], "12.5"),
-    "narrow L-CapsNet": (["ablation_whole"], ["ablation_shift10"], ""),
-    "narrow CapsNet": (["ablation_capsnet"], ["ablation_capsnet_shift10"], ""),
-}
-_EVERY_SIX_EPOCHS = {  # rows of the table of the open questions, and their runs
-    "the paper's formulas": "ablation_length",
-    "the released graph, as it stands": "ablation_released_full_size",
-    "the released graph, shuffled": "ablation_released_full_size_shuffled",
-}
+def test_table_2_has_the_errors_of_all_seeds_beside_the_paper_s():
+    rows = {row["network"] + row["test set"]: row for row in table2.rows()}
+    assert len(rows) == len(table2.CELLS) == 20
+    row = rows["L-CapsNet 15x15, K=70affnist"]
+    assert (row["error, %"], row["paper, %"], row["seeds"]) == ("20.41 and 21.30 and 19.27", "12.2", 3)
+    assert row["parameters"] == "52.3 M" and row["95 % interval"].startswith("19.63 to 21.21 and ")
+    assert rows["CapsNet, r=3, stopped at 0.77 %affnist"]["epochs"] == "8"
+    untrained = [row for row in rows.values() if not row["seeds"]]
+    assert [row["error, %"] for row in untrained] == ["", ""]
 
 
-def test_the_errors_on_the_pages_of_results_are_those_of_the_raw_results():
-    docs = workloads.REPOSITORY / "docs"
-    written = (docs / "results.md").read_text().replace("\N{MULTIPLICATION SIGN}", "x")
-    plan = Plan(docs / "results", quick=False, data_dir=None, train=False)
+def test_rows_of_the_other_tables():
+    rows = ablations.rows(ablations.ABLATIONS, ("expanded_mnist", "affnist"))
+    assert len(rows) == len(ablations.ABLATIONS)
+    assert rows[0]["affnist, % (95 % interval)"] == "25.93 (25.08 to 26.80)"
+    per_capsule = ablations.rows(["mnist_per_capsule_k70"], ("mnist", "affnist"))
+    assert per_capsule[0]["mnist, % (95 % interval)"].count("(") == 3
+    assert per_capsule[0]["affnist, % (95 % interval)"] == ""
+    assert {row["kept for a digit"] for row in kept.rows()} >= {"70 of 1152", "32 of 576"}
+    first = frames.rows()[0]
+    assert first["affNIST, %"].startswith("1.44 ± 0.60 (1.65, 1.18, 1.50)") and first["seeds"] == 3
 
-    def errors(folders, test):
-        results = [runs.read_results(docs / "results" / folder)[test] for folder in folders]
-        low, high = zip(*(result["ci95"] for result in results))
-        return ", ".join(f"{result['error']:.2f}" for result in results), f"{min(low):.2f} to {max(high):.2f}"
 
-    claimed = 0
-    for cell in CELLS:
-        if folders := [plan.folder(cell, seed) for seed in plan.seeds(cell) if plan.folder(cell, seed).exists()]:
-            paper = f"{cell.paper or 0:.{1 if cell.column == 'affNIST' else 2}f}"
-            error, interval = errors(folders, cell.test_set)
-            name = _CLAIMS.get(cell.row, cell.row)
-            line = f"| {name} | {cell.column} | {paper} | {error} | {interval} | {len(folders)} |\n"
-            assert (line in written) == (cell.paper is not None), line
-            claimed += line in written
-    for name, folder in _LONG.items():
-        error, interval = errors([folder], "affnist")
-        assert f"| L-CapsNet 15x15, K=70, {name} | affNIST | 12.2 | {error} | {interval} | 1 |\n" in written
-        claimed += 1
-    assert claimed == len(re.findall(r"^\| .* \| (?:aff|M)NIST \| [\d.]+ \| ", written, re.MULTILINE)) == 20
-    for name, (six, ten, paper) in _PLACED.items():
-        epochs = json.loads((docs / "results" / ten[0] / "config.json").read_text())["settings"]["epochs"]
-        both = [errors(folders, "affnist") for folders in (six, ten)]
-        cells = [error if "," in error else f"{error} ({interval})" for error, interval in both]
-        assert re.search(rf"\| {re.escape(name)} \| {epochs} \| {re.escape(' | '.join(cells))} \| {paper} ?\|", written)
-    questions = (docs / "open_questions.md").read_text()
-    for name, folder in _EVERY_SIX_EPOCHS.items():
-        lines = [line for line in training.read_metrics(docs / "results" / folder) if line["split"] == "affnist"]
-        cells = [f"{line['error']:.2f}" for line in lines if line["epoch"] % 6 == 0]
-        assert len(cells) == 5 and f"| {name} | {' | '.join(cells)} |\n" in questions
+def test_each_network_of_the_experiments_can_be_trained():
+    runs = {**ablations.ABLATIONS, **ablations.QUESTIONS}
+    trainable = [name for name, (_, changes) in runs.items() if changes is not None]
+    for name in [*(path.stem for path in train.CONFIGS.glob("*.flags")), *trainable, *table2.CELLS]:
+        given = train.settings(name, seed=1)
+        size, shift = (40, 6) if given["dataset"] == "expanded_mnist" else (28, 0)
+        config, _ = resolve(given, Facts(given["dataset"], 60_000, size, shift), classes=10)
+        assert config.schedule.seed == 1
+        assert train.settings(name, quick=True).items() >= {"epochs": 1, "filters": 8}.items()
+    for name in ("ablation_random", "tabel2"):
+        with pytest.raises(ConfigError):
+            train.settings(name)
+
+
+def test_runs_are_trained_in_folders_by_name_and_seed(tmp_path, monkeypatch):
+    begun = {}
+    monkeypatch.setattr(train.train, "train", lambda given, workdir: begun.update({workdir.name: given}))
+    train.run(["ablation_capsnet", "mnist_9x9_k50"], tmp_path, seed=2, data_dir="sets")
+    assert list(begun) == ["ablation_capsnet_seed2", "mnist_9x9_k50_seed2"]
+    assert begun["ablation_capsnet_seed2"]["model"] == "capsnet" and "k" not in begun["ablation_capsnet_seed2"]
+    assert begun["mnist_9x9_k50_seed2"].items() >= {"k": 50, "seed": 2, "data_dir": "sets"}.items()
+
+
+def test_a_finished_run_is_added_in_place_of_an_earlier_one(tiny_run, tmp_path):
+    folder = shutil.copytree(results.FOLDER, tmp_path / "results")
+    workdir = shutil.copytree(tiny_run[0], tmp_path / "mnist_9x9_k50_seed7")
+    before = results.read_table(folder)
+    for _ in range(2):
+        results.add(workdir, measured={"kept": {"k": 5}}, folder=folder)
+    *others, row = results.read_table(folder)
+    assert others == before
+    ((test_set, result),) = read_results(workdir).items()
+    assert (row.network, row.test_set, row.step) == ("L-CapsNet 9x9, K=50", test_set, result["step"])
+    assert (row.error, [row.low, row.high], row.count) == (result["error"], result["ci95"], result["count"])
+    params = load_model(workdir).params
+    assert row.parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
+    log = read_metrics(workdir)
+    median = statistics.median(line["seconds_per_step"] for line in log if line["split"] == "train")
+    assert row.minutes == round(median * row.step / 60, 2) and row.settings["filters"] == 8
+    assert [line["loss"] for line in results.read_curves(folder)[row.run]] == [line["loss"] for line in log]
+    measured = results.read_measured(folder)
+    assert measured.pop(row.run) == {"kept": {"k": 5}} and measured == results.read_measured()
+
+
+def test_mean_activity_and_coupling_are_means_over_all_images():
+    model = untrained(model="capsnet", decoder=False)
+    images = workloads.random_split(130).images
+    activity, coupling = zeros.means(model, images, 3)
+    output = model(images)
+    np.testing.assert_allclose(activity, output.primary_activity.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(coupling, output.coupling[..., 3].mean(axis=0), atol=1e-5)
+    first, rest = zeros.couplings_by_rank(activity, coupling)
+    ranked = np.argsort(-activity, kind="stable")
+    assert (first["capsules, by mean length"], rest["capsules, by mean length"]) == ("1 to 50", "51 to 72")
+    assert first["largest coupling"] == f"{coupling[ranked[:50]].max():.3f}"
+
+
+def test_what_is_measured_of_networks(monkeypatch):
+    digits = workloads.random_split(250)
+    test_set = affnist.Affnist(digits)
+    monkeypatch.setattr(api, "load_test", lambda dataset, *_: test_set if dataset == "affnist" else digits)
+    ladder = untrained(40, k=5)
+    measured = robustness.measure(ladder, "")
+    assert len(measured["predicted"]) == len(test_set) and set(measured["poses"]) == set(robustness.transforms.KINDS)
+    alone = ladder(np.pad(digits.images[:1], ((0, 0), (6, 6), (6, 6), (0, 0))))
+    monkeypatch.setattr(kept, "_DIGITS", 250)
+    monkeypatch.setattr(api, "load_test", lambda *_: workloads.random_split(250, size=40))
+    alike = kept.measure(ladder, "")["kept"]
+    assert (alike["dataset"], alike["k"], alike["types"]) == ("sample", 5, 2)
+    for kind in robustness.transforms.KINDS:  # the middle amount leaves the digit as it is
+        seen = measured["transformed"][kind]
+        np.testing.assert_allclose(seen["activity"][20], alone.activity[0, digits.labels[0]], atol=1e-3)
+        np.testing.assert_allclose(seen["pose"][20], alone.pose[0, digits.labels[0]], atol=1e-3)
+
+
+def test_frames_are_measured_by_search_and_rotation(monkeypatch):
+    digits = workloads.random_split(60)
+    monkeypatch.setattr(
+        api, "load_test", lambda dataset, *_: affnist.Affnist(digits) if dataset == "affnist" else digits
+    )
+    model = untrained(k=5, frame=canonical.AFFINE)
+    measured = frames.measure(model, "")
+    predicted = model(digits.images).activity.argmax(axis=1)
+    assert measured["searches"]["none"]["mnist"] == round(100 * float(np.mean(predicted != digits.labels)), 4)
+    assert len(measured["searches"]) == 3 and {len(errors) for errors in measured["rotations"].values()} == {13}
+
+
+def test_curves_of_runs_that_were_tested_after_each_epoch():
+    panels = lengths.panels()
+    six, ten = panels.values()
+    assert len(six["L-CapsNet 15x15, the authors' steps"][0]) == 30 and len(ten["CapsNet, ten epochs"][0]) == 10
+    drawn = lengths.draw(panels).axes[1]
+    np.testing.assert_allclose(drawn.lines[-2].get_xydata(), ten["CapsNet, ten epochs"][0])
+
+
+@pytest.mark.slow
+def test_one_digit_in_many_poses(tmp_path, monkeypatch):
+    sample = api.load("sample")
+    few = Source(sample.train, sample.test.take(np.arange(16)), sample.class_names, 28)
+    monkeypatch.setattr(poses.api, "load", lambda name: few)
+    rows = {row["pose"]: row for row in poses.run(tmp_path, "")}
+    error = 100 * np.mean(load_model("mnist_small")(few.test.images).activity.argmax(axis=1) != few.test.labels)
+    assert rows["as it is"]["without a frame, %"] == f"{error:.2f}" and (tmp_path / "poses.png").exists()
+
+
+def test_figures_and_tables_are_made_by_name(tmp_path, monkeypatch, capsys):
+    for name, value in (("_FIGURES", tmp_path), ("_DATA_DIR", "")):
+        monkeypatch.setattr(command, name, types.SimpleNamespace(value=value))
+    command.run(["figure4", "lengths", "frames", "table2"])
+    names = {"activity_levels_mnist", "affnist_by_epoch", "frames_rotation"}
+    assert {path.stem for path in tmp_path.iterdir()} == names
+    assert "| 20.90 | 20.11 to 21.71 | 21 |" in capsys.readouterr().out
+    for arguments in (["tabel2"], []):
+        with pytest.raises(ConfigError, match="table2"):
+            command.run(arguments)

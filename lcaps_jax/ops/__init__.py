@@ -1,0 +1,1 @@
+"""Pure array functions on JAX alone: capsules, routing, canonical frames, convolutions."""

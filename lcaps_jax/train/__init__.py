@@ -1,0 +1,1 @@
+"""Training and evaluation of a network on a data set that lies on the devices."""

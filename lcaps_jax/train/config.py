@@ -1,0 +1,109 @@
+"""The settings of a training run: a nest of what each part of the package owns, and its flat form for flags and JSON."""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+from typing import Any
+
+from lcaps_jax.data.api import DataConfig
+from lcaps_jax.data.augment import AugmentConfig
+from lcaps_jax.nn import Preprocessed, load_network
+from lcaps_jax.train.evaluate import EvaluationConfig
+from lcaps_jax.train.plan import ScheduleConfig
+from lcaps_jax.train.steps import OptimizerConfig
+from lcaps_jax.util.errors import ConfigError
+from lcaps_jax.util.settings import Setting, build, declared, flatten, part, setting
+
+PRESETS = ("paper", "small", "released")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The settings of a training run, each in the part that uses it.
+
+    Attributes:
+      network: Network with its preprocessing, not yet bound to parameters.
+      data: Data set and what is held out of it.
+      augment: Random changes of training images.
+      optimizer: Adam and its learning rate.
+      schedule: Batch, epochs, and what happens how often.
+      evaluation: Test sets, and when training ends early.
+      preset: Preset that filled in the layers.
+    """
+
+    network: Preprocessed = part(Preprocessed)
+    data: DataConfig = part(DataConfig)
+    augment: AugmentConfig = part(AugmentConfig)
+    optimizer: OptimizerConfig = part(OptimizerConfig)
+    schedule: ScheduleConfig = part(ScheduleConfig)
+    evaluation: EvaluationConfig = part(EvaluationConfig)
+    preset: str = setting(
+        "paper",
+        "Layers where you set none: the paper's; small ones, which fewer than 5,000 images of your own get by default; "
+        "or those of the authors' released graph.",
+        choices=PRESETS,
+    )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting by the name of its flag, as JSON types."""
+        return json.loads(json.dumps(flatten(self)))
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], classes: int = 10) -> "Config":
+        """The inverse of ``settings``; what is missing takes its default.
+
+        Args:
+          settings: Settings by name.
+          classes: Number of classes of the network.
+
+        Raises:
+          ConfigError: A setting is unknown or beyond its limits, or does nothing to the chosen network.
+        """
+        check(settings)
+        config = build(cls, {**settings, "classes": classes})
+        config._check_used(settings)
+        config._check_together()
+        return config
+
+    def _check_used(self, settings: Mapping[str, Any]) -> None:
+        used = flatten(self)
+        for name, value in settings.items():
+            if name not in used:
+                owners = sorted({each.owner.__name__ for each in declared_settings()[name]})
+                raise ConfigError(
+                    f"{name}={value}: does nothing with model={used['model']} as it is set; it belongs to "
+                    f"{', '.join(owners)}."
+                )
+
+    def _check_together(self) -> None:
+        size = self.network.seen_size(self.data.image_size)
+        if self.augment.max_shift >= size:
+            raise ConfigError(
+                f"max_shift={self.augment.max_shift}: must be below {size}, the pixels along a side of what the "
+                "network sees."
+            )
+        evaluation = self.evaluation
+        if evaluation.stop_at_error and self.data.dataset not in (evaluation.eval_datasets or (self.data.dataset,)):
+            raise ConfigError(
+                f"stop_at_error={evaluation.stop_at_error:g}: eval_datasets must include {self.data.dataset}."
+            )
+        self.network.geometry(self.data.image_size)
+
+
+def declared_settings() -> dict[str, list[Setting]]:
+    """All settings by name, those of every network included; several layers may share one."""
+    by_name: dict[str, list[Setting]] = {}
+    for each in declared(Config):
+        by_name.setdefault(each.name, []).append(each)
+    return by_name
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Raises ConfigError for an unknown setting, or one beyond its limits, before any data are loaded."""
+    load_network(settings.get("model", "lcapsnet"))
+    known = declared_settings()
+    for name, value in settings.items():
+        if name not in known:
+            raise ConfigError(f"{name}={value}: there is no such setting in this version.")
+        known[name][0].check(value)

@@ -1,0 +1,70 @@
+"""Test sets for a network: at its image size, in its number of channels, with its class labels."""
+
+from collections.abc import Mapping, Sequence
+import math
+
+from lcaps_jax.data import api, folder
+from lcaps_jax.data.brightness import Brightness, brightness
+from lcaps_jax.data.image_io import to_channels
+from lcaps_jax.data.splits import DataError, Split, TestSet, check_split
+from lcaps_jax.train.config import Config
+from lcaps_jax.util.process import say
+
+_LOOKED_AT = 1000  # images of a test set whose brightness is compared
+
+
+def load_test_set(
+    dataset: str,
+    config: Config,
+    class_names: Sequence[str],
+    channels: int,
+    *,
+    data_dir: str | None = None,
+    affnist_variants: int | None = None,
+    skip_unreadable: bool = False,
+    invert: bool = False,
+) -> TestSet:
+    """The test part of a set for a network; one with a canonical frame sees other sets at their own size.
+
+    Coloured images become grey for a network that was trained on grey ones, and the other way round, which is said.
+
+    Args:
+      dataset: Name of the set; see ``data.api.load_test``.
+      config: Settings that the network is trained with.
+      class_names: Names of its classes.
+      channels: Channels of its images, C.
+      data_dir: Folder of the set; None for that of the training set.
+      affnist_variants: Variants of each digit in ``"affnist"``; None for those of the settings.
+      skip_unreadable: Whether files that cannot be read are listed and left out.
+      invert: Whether black and white change places.
+
+    Raises:
+      DataError: The set cannot be loaded, or its labels or channels are not the network's.
+    """
+    any_size = config.network.frame is not None and dataset not in (config.data.dataset, folder.NAME)
+    split = api.load_test(
+        dataset,
+        data_dir or config.data.data_dir,
+        None if any_size else config.data.image_size,
+        affnist_variants or config.evaluation.affnist_variants,
+        class_names,
+        skip_unreadable=skip_unreadable,
+        invert=invert,
+    )
+    check_split(split, len(class_names), f"{dataset}, for a network of {len(class_names)} classes,")
+    if split.channels == channels:
+        return split
+    if not isinstance(split, Split):
+        raise DataError(f"dataset={dataset}: has {split.channels} channel(s); the network's images have {channels}.")
+    have, become = ("in colour", "grey") if channels == 1 else ("grey", "coloured")
+    say(f"{dataset}: its images are {have} and become {become}, as the network's are.")
+    return Split(to_channels(split.images, channels), split.labels)
+
+
+def compare_brightness(trained: Brightness | None, tests: Mapping[str, TestSet]) -> None:
+    """Says of which test sets most images are far darker or brighter than the training data, as if inverted."""
+    for name, split in tests.items():
+        if trained is not None and isinstance(split, Split):
+            some = split.images[:: math.ceil(len(split) / _LOOKED_AT)]
+            if warning := trained.warning(name, brightness(some), share=1 / 2):
+                say(warning)

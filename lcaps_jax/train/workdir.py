@@ -1,0 +1,283 @@
+"""The folder of a run: its settings, its results, and the locks that keep two processes apart."""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import math
+import pathlib
+import subprocess
+from typing import Any
+
+import filelock
+
+from lcaps_jax.data.brightness import Brightness
+from lcaps_jax.data.splits import Source, TestSet, fingerprint, normal_form
+from lcaps_jax.train.checkpoint import Checkpoints
+from lcaps_jax.train.config import Config, check, declared_settings
+from lcaps_jax.train.evaluate import Evaluation, out_of_patience
+from lcaps_jax.train.log import read_metrics
+from lcaps_jax.train.loop import VALIDATION, plan_of
+from lcaps_jax.util import devices
+from lcaps_jax.util.errors import ConfigError
+from lcaps_jax.util.files import PARTIAL, locked, write_json
+
+CONFIG_FILE = "config.json"
+RESULTS_FILE = "results.json"
+_LOCK_FILE = ".lock"
+_RESULTS_LOCK = ".results.lock"
+_RESULTS_SECONDS = 60.0  # to wait for another process that writes results, which takes it no second
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "chex", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """What ``config.json`` holds.
+
+    Attributes:
+      settings: Every setting of the run, by name.
+      chosen: Those among them that the recipe chose.
+      class_names: Names of the J classes.
+      channels: Channels of the images, C.
+      train_images: Number of training images.
+      training_data: Digest of the training images of each class.
+      brightness: Brightness of the training images and their borders.
+      sessions: Devices, package versions and revision of each start of the run.
+    """
+
+    settings: dict[str, Any]
+    chosen: dict[str, Any]
+    class_names: tuple[str, ...]
+    channels: int
+    train_images: int
+    training_data: dict[str, str]
+    brightness: Brightness
+    sessions: list[dict]
+
+    @classmethod
+    def of(cls, config: Config, chosen: Mapping[str, Any], source: Source, train_images: int) -> "Stored":
+        """What a run on this data set keeps, before its first session."""
+        return cls(
+            settings=config.settings,
+            chosen=dict(chosen),
+            class_names=source.class_names,
+            channels=source.channels,
+            train_images=train_images,
+            training_data=fingerprint(source.train, source.class_names),
+            brightness=Brightness.of(source.train.images),
+            sessions=[],
+        )
+
+    @property
+    def config(self) -> Config:
+        """The settings as a ``Config``, for the run's number of classes."""
+        return Config.from_settings(self.settings, len(self.class_names))
+
+    def check_same_data(self, now: "Stored", workdir: pathlib.Path) -> None:
+        """Raises ConfigError where the run would go on with the data of ``now`` and these are others."""
+        names, names_now = ([normal_form(name) for name in each.class_names] for each in (self, now))
+        before = (self.train_images, self.channels, names)
+        if before != (now.train_images, now.channels, names_now):
+            raise ConfigError(
+                f"workdir={workdir}: the run was started with {self.train_images} training images, {self.channels} "
+                f"channel(s) and the classes {', '.join(self.class_names)}; now there are {now.train_images}, "
+                f"{now.channels} and {', '.join(now.class_names)}. Give it the same data, or another workdir."
+            )
+        digests = zip(now.training_data.items(), self.training_data.values())
+        if changed := [name for (name, digest), kept in digests if digest != kept]:
+            raise ConfigError(
+                f"workdir={workdir}: the training images of {', '.join(changed)} have changed since the run was "
+                "started. Give it the same data, or another workdir."
+            )
+
+    def write(self, workdir: pathlib.Path) -> None:
+        """Writes ``config.json``, with a session of now."""
+        git = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+        try:
+            revision = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            revision = None
+        session = {
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "devices": devices.describe(),
+            "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+            "git_revision": revision,
+        }
+        stored = dataclasses.replace(self, sessions=[*self.sessions, session])
+        write_json(workdir / CONFIG_FILE, dataclasses.asdict(stored))
+
+
+def read(workdir: pathlib.Path) -> Stored | None:
+    """What the ``config.json`` of a folder holds; None where there is none.
+
+    Raises:
+      ConfigError: The file is damaged, or of another version.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.exists():
+        return None
+    try:
+        fields = json.loads(path.read_text())
+        fields["brightness"] = Brightness(*(tuple(fields["brightness"][name]) for name in ("mean", "deviation")))
+        fields["class_names"] = tuple(fields["class_names"])
+        stored = Stored(**fields)
+        for name, kind in (("settings", dict), ("chosen", dict), ("channels", int), ("train_images", int)):
+            if type(getattr(stored, name)) is not kind:
+                raise TypeError(f"{name} is {getattr(stored, name)!r}")
+        if len(stored.class_names) < 2 or not all(type(name) is str for name in stored.class_names):
+            raise TypeError(f"class_names is {stored.class_names!r}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"workdir={workdir}: cannot read {path} ({type(error).__name__}: {error}).") from None
+    check(stored.settings)
+    return stored
+
+
+def read_run(workdir: pathlib.Path) -> Stored:
+    """As ``read``, for a folder that has to hold a run."""
+    stored = read(workdir)
+    if stored is None:
+        raise ConfigError(f"workdir={workdir}: there is no run, because there is no {workdir / CONFIG_FILE}.")
+    return stored
+
+
+def continued(stored: Stored, given: Mapping[str, Any], workdir: pathlib.Path) -> dict[str, Any]:
+    """The settings of a run that goes on, which are the stored ones but for what may change.
+
+    Args:
+      stored: What the run was started with.
+      given: Settings that the user gives now.
+      workdir: Folder of the run.
+
+    Raises:
+      ConfigError: A given setting would change what is computed.
+    """
+    known = declared_settings()
+    for name, value in given.items():
+        before = stored.settings.get(name)
+        if value == before:
+            continue
+        if not known[name][0].metadata["may_change"]:
+            raise ConfigError(
+                f"{name}={value}: the run in {workdir} was started with {name}={before}, and another value would "
+                f"change what is computed. Keep {before}, or give another workdir."
+            )
+        if name == "epochs" and value < before:
+            raise ConfigError(f"epochs={value}: the run in {workdir} is set to {before} epochs, which can only grow.")
+    return {**stored.settings, **given}
+
+
+def is_finished(config: Config, stored: Stored, workdir: pathlib.Path) -> bool:
+    """Whether a run has done all the epochs of these settings and evaluated the last."""
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+        last = max(checkpoints.steps(), default=None)
+    evaluation = config.evaluation
+    results = {
+        name: result
+        for name, result in read_results(workdir).items()
+        if result["step"] == last and result.get("variants", math.inf) >= evaluation.affnist_variants
+    }
+    if last is None or not set(evaluation.eval_datasets) <= set(results):
+        return False
+    plan = plan_of(config, stored.train_images)
+    good_enough = evaluation.stop_at_error and results[config.data.dataset]["error"] <= evaluation.stop_at_error
+    errors = {line["step"]: line["error"] for line in read_metrics(workdir) if line["split"] == VALIDATION}
+    ended = evaluation.patience and out_of_patience(errors, evaluation.patience * plan.steps_per_epoch)
+    return bool((good_enough or ended) and plan.evaluates(last)) or last == plan.total_steps
+
+
+def check_new(workdir: pathlib.Path) -> None:
+    """Raises ConfigError for a folder that a new run cannot have."""
+    ours = (_LOCK_FILE, CONFIG_FILE + PARTIAL)  # of a run that was killed as it began
+    if workdir.exists() and not (workdir.is_dir() and all(path.name in ours for path in workdir.iterdir())):
+        raise ConfigError(f"workdir={workdir}: holds something else and no run; give a new or an empty folder.")
+    if "," in str(workdir):
+        raise ConfigError(f"workdir={workdir}: must not contain a comma, by which eval.py divides folders.")
+
+
+def check_checkpoints(stored: Stored, workdir: pathlib.Path) -> None:
+    """Raises ConfigError for a run whose results are there and whose checkpoints are gone, so that both stay."""
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+        steps = checkpoints.steps()
+    results = read_results(workdir)
+    last = plan_of(stored.config, stored.train_images).total_steps
+    if not steps and any(result["step"] == last for result in results.values()):
+        raise ConfigError(
+            f"workdir={workdir}: holds the log and the results of a finished run whose checkpoints are gone. To train "
+            "it again, give another workdir."
+        )
+
+
+@contextlib.contextmanager
+def alone(workdir: pathlib.Path) -> Iterator[None]:
+    """Makes the folder, and keeps a second training out of it; a killed process leaves no lock behind.
+
+    Raises:
+      ConfigError: Another process is training in the folder.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        taken = False
+        if devices.is_main():
+            try:
+                held.enter_context(locked(workdir / _LOCK_FILE))
+            except filelock.Timeout:
+                taken = True
+        if devices.any_process(taken):
+            raise ConfigError(f"workdir={workdir}: another process is training in this folder.")
+        yield
+
+
+def list_runs(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of runs in a folder and in its folders, by name."""
+    return sorted(path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/{CONFIG_FILE}"))
+
+
+def read_results(workdir: pathlib.Path) -> dict[str, dict]:
+    """The entries of ``results.json`` by data set; empty where there are none yet.
+
+    Raises:
+      ConfigError: The file is damaged.
+    """
+    path = workdir / RESULTS_FILE
+    try:
+        results = json.loads(path.read_text()) if path.exists() else {}
+        for name, entry in results.items():
+            figures = [entry["step"], *(entry.get(figure, 0) for figure in ("error", "count")), *entry.get("ci95", ())]
+            if not all(isinstance(figure, int | float) for figure in figures) or len(figures) not in (3, 5):
+                raise ValueError(f"the entry of {name} is damaged")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}). Remove it, and evaluate the run again.") from None
+    return results
+
+
+def add_results(
+    workdir: pathlib.Path,
+    evaluations: Mapping[str, Evaluation],
+    splits: Mapping[str, TestSet],
+    step: int,
+    *,
+    about: Mapping[str, Any] | None = None,
+    later_too: bool = True,
+) -> None:
+    """Adds entries to ``results.json``.
+
+    Args:
+      workdir: Folder of the run.
+      evaluations: Evaluations by name of the entry.
+      splits: Test sets by name of the entry.
+      step: Step that was evaluated.
+      about: Facts that every entry repeats.
+      later_too: Whether entries of later steps stay; otherwise they are removed.
+
+    Raises:
+      filelock.Timeout: Another process has kept the results locked for a minute.
+    """
+    results = {
+        name: {**evaluation.result(step), **splits[name].about, **(about or {})} for name, evaluation in evaluations.items()
+    }
+    with locked(workdir / _RESULTS_LOCK, seconds=_RESULTS_SECONDS):  # because train.py and eval.py may write at once
+        stored = {name: entry for name, entry in read_results(workdir).items() if later_too or entry["step"] <= step}
+        newer = {name: entry for name, entry in stored.items() if name in results and entry["step"] > step}
+        write_json(workdir / RESULTS_FILE, {**stored, **results, **newer})

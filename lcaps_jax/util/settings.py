@@ -1,0 +1,164 @@
+"""Settings: fields of dataclasses and Flax modules that a flag can set.
+
+A setting is declared where it is used, with its default, help and limits. From a tree of such classes this file makes
+flat dictionaries (for flags and JSON) and builds the tree again from them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import math
+from typing import Any
+
+from lcaps_jax.util.errors import ConfigError
+
+_LARGEST = 2**31 - 1  # JAX counts in 32 bits
+
+
+def setting(
+    default,
+    help_: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+    may_change: bool = False,
+):
+    """Declares a field that a flag of the same name can set.
+
+    Args:
+      default: Default, which also gives the type: bool, int, float, str, or tuple of str.
+      help_: Help of the flag.
+      minimum: Smallest value accepted.
+      maximum: Largest value accepted; for integers 2^31 - 1 unless given.
+      above: Value that must be exceeded.
+      below: Value that must not be reached.
+      choices: Strings accepted; empty accepts all.
+      may_change: Whether a continued run may have another value than it was begun with.
+    """
+    limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below, "choices": choices}
+    return dataclasses.field(default=default, metadata={"help": help_, "may_change": may_change, **limits})
+
+
+def part(options: Mapping[str, Any] | type, help_: str = "", *, flag: str | None = None, default: str | None = None):
+    """Declares a field that holds another object: a nested group of settings, or one of several by a flag.
+
+    Args:
+      options: Class of the nested object; or the classes and values to choose from, by their names on the command line.
+      help_: Help of the flag that chooses.
+      flag: Name of that flag; by default the field's own.
+      default: Name of the default option; by default the first.
+    """
+    if not isinstance(options, Mapping):
+        return dataclasses.field(default_factory=options, metadata={"part": options})
+    chosen = options[default or next(iter(options))]
+    metadata = {"options": options, "help": help_, "flag": flag, "default": default or next(iter(options))}
+    if isinstance(chosen, type):
+        return dataclasses.field(default_factory=chosen, metadata=metadata)
+    return dataclasses.field(default=chosen, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting as the command line knows it.
+
+    Attributes:
+      name: Name of the flag.
+      default: Default value.
+      metadata: Help and limits, as ``setting`` stores them.
+      owner: Class whose field it is.
+    """
+
+    name: str
+    default: Any
+    metadata: Mapping[str, Any]
+    owner: type
+
+    def check(self, value) -> None:
+        """Raises ConfigError for a value of another type or beyond the limits; the message says what is accepted."""
+        if fault := self._fault(value):
+            raise ConfigError(f"{self.name}={value}: must be {fault}.")
+
+    def _fault(self, value) -> str | None:
+        limits, kind = self.metadata, type(self.default)
+        if kind is tuple:
+            right = isinstance(value, tuple | list) and all(isinstance(each, str) for each in value)
+            return None if right else "names, with commas between"
+        if not (type(value) is kind or (kind is float and type(value) is int)):
+            return f"of the type {kind.__name__}"
+        if limits["choices"] and value not in limits["choices"]:
+            return f"one of {', '.join(limits['choices'])}"
+        if isinstance(value, bool | str):
+            return None
+        if not math.isfinite(value):
+            return "a finite number"
+        for name, words, fits in _LIMITS:
+            limit = _LARGEST if name == "maximum" and kind is int and limits[name] is None else limits[name]
+            if limit is not None and not fits(value, limit):
+                return f"{words} {limit}"
+        return None
+
+
+_LIMITS: tuple[tuple[str, str, Callable[[float, float], bool]], ...] = (
+    ("minimum", "at least", lambda value, limit: value >= limit),
+    ("maximum", "at most", lambda value, limit: value <= limit),
+    ("above", "above", lambda value, limit: value > limit),
+    ("below", "below", lambda value, limit: value < limit),
+)
+
+
+def declared(cls: type) -> Iterator[Setting]:
+    """All settings of a class and of everything that can be nested in it, options that are not chosen included."""
+    for field in dataclasses.fields(cls):
+        if "part" in field.metadata:
+            yield from declared(field.metadata["part"])
+        elif options := field.metadata.get("options"):
+            limits = dict.fromkeys(("minimum", "maximum", "above", "below"))
+            metadata = {"choices": tuple(options), "may_change": False, **limits, **field.metadata}
+            yield Setting(field.metadata["flag"] or field.name, field.metadata["default"], metadata, cls)
+            for option in options.values():
+                if isinstance(option, type):
+                    yield from declared(option)
+        elif "help" in field.metadata:
+            yield Setting(field.name, field.default, field.metadata, cls)
+
+
+def build(cls: type, values: Mapping[str, Any]) -> Any:
+    """Builds a class and everything nested in it.
+
+    Args:
+      cls: Class to build.
+      values: Values by name. Those that are missing take their defaults; names that belong to no field are ignored, so
+        that facts of the data, such as ``classes``, reach every field of that name.
+    """
+    arguments = {}
+    for field in dataclasses.fields(cls):
+        name = field.metadata.get("flag") or field.name
+        if "part" in field.metadata:
+            arguments[field.name] = build(field.metadata["part"], values)
+        elif options := field.metadata.get("options"):
+            option = options[values.get(name, field.metadata["default"])]
+            arguments[field.name] = build(option, values) if isinstance(option, type) else option
+        elif name in values and field.init:
+            value = values[name]
+            arguments[field.name] = tuple(value) if isinstance(value, list) else value
+    return cls(**arguments)
+
+
+def flatten(instance: Any) -> dict[str, Any]:
+    """The settings of a built object and of everything nested in it, by name: the inverse of ``build``."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name, None)
+        if "part" in field.metadata:
+            flat.update(flatten(value))
+        elif options := field.metadata.get("options"):
+            kind = type(value)
+            named = [name for name, option in options.items() if option is value or option is kind]
+            flat[field.metadata["flag"] or field.name] = named[0] if named else f"{kind.__module__}:{kind.__name__}"
+            if dataclasses.is_dataclass(value):
+                flat.update(flatten(value))
+        elif "help" in field.metadata:
+            flat[field.name] = value
+    return flat

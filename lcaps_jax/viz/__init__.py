@@ -1,0 +1,1 @@
+"""Figures for people: of a training, of capsules, of transformed images and of robustness."""

@@ -1,0 +1,96 @@
+"""Transformed images against slow obvious versions, and figures of images with their frames."""
+
+import matplotlib.colors
+from matplotlib.patches import Polygon
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from lcaps_jax.nn import NETWORKS
+from lcaps_jax.nn.outputs import Output
+from lcaps_jax.viz import style, transforms
+from lcaps_jax.viz.transforms import ROTATION, SCALE, SHEAR, SHIFT
+import workloads
+
+
+def test_a_kind_changes_that_alone():
+    names = {ROTATION: "rotation", SHEAR: "shear", SCALE: "scale", SHIFT: "shift"}
+    unchanged = transforms.transformation(SHIFT, np.zeros(2))
+    assert not any(np.asarray(value).any() for value in (unchanged.rotation, unchanged.shear, unchanged.shift))
+    np.testing.assert_array_equal(unchanged.scale, np.ones((2, 2)))
+    expected = {
+        ROTATION: np.deg2rad([-30.0, 4]),
+        SHEAR: [-30.0, 4],
+        SCALE: [[-30.0, -30], [4, 4]],
+        SHIFT: [[0, -30], [0, 4]],  # to the right, not down
+    }
+    for kind, name in names.items():
+        done = transforms.transformation(kind, np.array([-30, 4]))
+        np.testing.assert_allclose(getattr(done, name), expected[kind], rtol=1e-6)
+        for other in set(names.values()) - {name}:
+            np.testing.assert_array_equal(getattr(done, other), getattr(unchanged, other))
+
+
+@pytest.mark.parametrize(
+    "kind, amount, inverse",
+    [
+        # From (row, column) in the result to that in the image: scikit-image's and SciPy's way round.
+        (ROTATION, 90.0, [[0, 1], [-1, 0]]),
+        (ROTATION, 30.0, [[np.sqrt(0.75), 0.5], [-0.5, np.sqrt(0.75)]]),
+        (SHEAR, 0.3, [[1, -0.3], [0, 1]]),
+        (SCALE, 1.25, [[0.8, 0], [0, 0.8]]),
+    ],
+)
+def test_images_are_transformed_about_their_middle(kind, amount, inverse):
+    images = np.random.default_rng(0).uniform(size=(2, 9, 9, 3)).astype(np.float32)
+    moved = transforms.transform(images, kind, np.full(2, amount))
+    middle = np.array([4, 4])
+    for image, result in zip(images, moved):
+        for channel in range(3):
+            black_around = np.pad(image[..., channel], 9)
+            offset = middle + 9 - inverse @ middle
+            expected = ndimage.affine_transform(black_around, inverse, offset, order=1, output_shape=(9, 9))
+            np.testing.assert_allclose(result[..., channel], expected, atol=1e-5)
+
+
+def test_each_image_of_a_row_has_its_own_frame():
+    images = np.zeros((3, 28, 28, 1), np.float32)
+    for i, image in enumerate(images):
+        image[5:15, 4 + 5 * i : 8 + 5 * i] = 1
+    figure = transforms.in_frames(images, workloads.untrained_model(frame="affine")(images), ["a", "b", "c"])
+    middles = [patch.get_xy()[:4].mean(axis=0) for axes in figure.axes for patch in axes.patches]
+    np.testing.assert_allclose(middles, [(5.5 + 5 * i, 9.5) for i in range(3)], atol=1e-3)
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c"]
+
+
+def test_poses_are_marked_right_or_wrong_and_framed():
+    images = workloads.random_split(2, size=28).images
+    output = workloads.untrained_model(frame="affine")(images)
+    activities = {"plain": np.eye(3)[[2, 0]], "framed": np.eye(3)[[2, 2]]}
+    errors = {"plain": [12.5, 40], "framed": [1, 2]}
+    figure = transforms.poses(images, output, activities, errors, ["up", "down"], label=2)
+    predictions = [(axes.texts[0].get_text()[0], axes.texts[0].get_color()) for axes in figure.axes]
+    assert predictions == [("2", style.TRUE), ("0", style.WRONG), ("2", style.TRUE), ("2", style.TRUE)]
+    assert [axes.texts[1].get_text()[:4] for axes in figure.axes] == ["12.5", "40.0", "1.0 ", "2.0 "]
+    assert [sum(isinstance(patch, Polygon) for patch in axes.patches) for axes in figure.axes] == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_every_network_s_frame_is_drawn_over_a_single_image(model):
+    images = np.zeros((1, 28, 28, 1), np.uint8)
+    images[0, 5:20, 12:20] = 255
+    for settings, count in (({"frame": "affine"}, 1), ({}, 0)):
+        trained = workloads.untrained_model(model=model, **settings)
+        seen = images[0], trained(images), trained.geometry, trained.class_names
+        for figure in (transforms.classified(*seen, "file"), transforms.explained(*seen)):
+            outlines = [patch for patch in figure.axes[0].patches if isinstance(patch, Polygon)]
+            assert len(outlines) == count
+            if outlines:  # around the middle of the bar, x first
+                assert outlines[0].contains_point(outlines[0].get_transform().transform((15.5, 12)))
+
+
+def test_a_prediction_is_not_green_where_the_true_class_is_unknown():
+    image, output = np.zeros((28, 28, 1), np.uint8), Output(activity=np.array([[0.1, 0.9, 0.2]]))
+    bars = transforms.classified(image, output, None, list("abc"), "file").axes[1].patches
+    colours = [matplotlib.colors.to_hex(bar.get_facecolor()).upper() for bar in bars]
+    assert colours == [style.OTHER, style.PREDICTED, style.OTHER]
