@@ -9,7 +9,7 @@ files instead; mnist_small and mnist_framed are networks that come with the pack
     python eval.py --workdir=mnist_small --images=digit.png --format=json
 
 With --report it writes one page about a run, or about several side by side; with --export it writes the network as one
-program, which runs without this package (docs/deployment.md):
+program, which runs without this package (docs/how_to/export.md):
 
     python eval.py --workdir=runs/one,runs/other --report=report.html
     python eval.py --workdir=runs/quickstart --export=quickstart.program

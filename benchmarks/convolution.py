@@ -1,11 +1,12 @@
-"""Times the primary capsules' convolution and dynamic routing, forward with all gradients, against plain forms of both.
+"""Times the primary capsules' convolution, forward with both gradients, beside PyTorch's.
 
     python -m benchmarks.convolution
 
-The convolution is compared with PyTorch's where it is installed (benchmarks/requirements.txt), and the routing with one
-that writes out its votes. ``--methods=spectral,polyphase,direct`` compares XLA's own convolution too, which takes tens
-of seconds for a gradient on a CPU.
+PyTorch is measured where it is installed (requirements.txt). ``--methods=spectral,polyphase,direct`` compares
+XLA's own convolution too, which takes tens of seconds for a gradient on a CPU.
 """
+
+import functools
 
 from absl import app, flags
 import jax
@@ -13,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import timing
-from lcaps_jax.ops import routing
 from lcaps_jax.ops.conv import METHODS, strided_conv
 from lcaps_jax.util import process
 
@@ -22,29 +22,23 @@ _ROUNDS = flags.DEFINE_integer("rounds", 7, "Measurements of each function.", lo
 _COMPARED = flags.DEFINE_list("methods", ["auto"], f"Methods of the convolution, of {', '.join(METHODS)}.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/convolution.json", "JSON file to write.")
 
-_CHANNELS, _ITERATIONS = 256, 3
+_CHANNELS = 256
 # Input size and kernel of the primary capsules: MNIST 9x9 and 15x15, affNIST 9x9 and 15x15.
-GEOMETRIES = ((20, 9), (20, 15), (32, 9), (26, 15))
+_GEOMETRIES = ((20, 9), (20, 15), (32, 9), (26, 15))
 
 
-def _both_ways(function, *arrays):
-    """Runs a function of two arrays and its gradients for the cotangent, which is the third."""
-
-    @jax.jit
-    def forward_and_gradients(x, w, dy):
-        y, pull = jax.vjp(function, x, w)
-        return y, pull(dy)
-
-    arrays = tuple(map(jnp.asarray, arrays))
-    return lambda: jax.block_until_ready(forward_and_gradients(*arrays))
-
-
-def ours(x, kernel, dy, method):
-    """The convolution with both gradients by one of our methods."""
+def _ours(x, kernel, dy, method):
     # The order of axes that the network has between its convolutions, because PyTorch, too, gets the one it prefers.
     order = "CHWN" if method in ("auto", "spectral") and jax.default_backend() == "cpu" else "NHWC"
-    x = x.transpose(["NHWC".index(axis) for axis in order])
-    return _both_ways(lambda x, w: strided_conv(x, w, stride=2, method=method, layouts=(order, "NHWC")), x, kernel, dy)
+
+    @jax.jit
+    def forward_and_gradients(x, kernel, dy):
+        convolve = functools.partial(strided_conv, stride=2, method=method, layouts=(order, "NHWC"))
+        y, pull = jax.vjp(convolve, x, kernel)
+        return y, pull(dy)
+
+    arrays = (jnp.asarray(x.transpose(["NHWC".index(axis) for axis in order])), jnp.asarray(kernel), jnp.asarray(dy))
+    return lambda: jax.block_until_ready(forward_and_gradients(*arrays))
 
 
 def _torch(torch, x, kernel, dy):
@@ -61,30 +55,11 @@ def _torch(torch, x, kernel, dy):
     return run
 
 
-def arrays(batch, size, kernel, channels=_CHANNELS):
-    """Images, kernel and cotangent."""
+def _arrays(batch, size, kernel, channels=_CHANNELS):
     rng = np.random.default_rng(0)
     grid = (size - kernel) // 2 + 1
     shapes = ((batch, size, size, channels), (kernel, kernel, channels, channels), (batch, grid, grid, channels))
     return [rng.standard_normal(shape, np.float32) for shape in shapes]
-
-
-def _routings(batch):
-    """Routing of the 1152 primary capsules of MNIST to 10 classes, by form."""
-    rng = np.random.default_rng(0)
-    u, dy = 0.3 * rng.random((batch, 1152, 8), np.float32), rng.standard_normal((batch, 10, 16), np.float32)
-    kernel = 0.1 * rng.standard_normal((10, 16, 8 * 1152), np.float32)
-
-    def written_out(u, kernel):
-        transform = kernel.reshape(10, 16, 8, 1152).transpose(3, 2, 0, 1).reshape(1152, 8, -1)
-        votes = jnp.einsum("bid,idf->bif", u, transform, precision="highest")
-        return routing.route(votes.reshape(batch, 1152, 10, 16), _ITERATIONS).pose
-
-    def factored(u, kernel):
-        return routing.route_factored(u, kernel, _ITERATIONS).pose
-
-    forms = {"routing, votes written out": written_out, "routing, ours": factored}
-    return {name: _both_ways(form, u, kernel, dy) for name, form in forms.items()}
 
 
 def main(argv):
@@ -94,10 +69,10 @@ def main(argv):
         import torch
     except ImportError:
         torch = None
-    rows, measured = [], {}
-    for size, kernel in GEOMETRIES:
-        made = arrays(_BATCH.value, size, kernel)
-        functions = {"matmul": timing.matmul(), **{each: ours(*made, each) for each in _COMPARED.value}}
+    measured = {}
+    for size, kernel in _GEOMETRIES:
+        made = _arrays(_BATCH.value, size, kernel)
+        functions = {"matmul": timing.matmul(), **{each: _ours(*made, each) for each in _COMPARED.value}}
         if torch is not None:
             functions["PyTorch"] = _torch(torch, *made)
         seconds = timing.alternate(functions, _ROUNDS.value)
@@ -105,13 +80,9 @@ def main(argv):
         flops = 6 * _BATCH.value * ((size - kernel) // 2 + 1) ** 2 * kernel**2 * _CHANNELS**2
         for name, values in seconds.items():
             median = float(np.median(values))
-            case = measured.setdefault(f"{size}x{size}, {kernel}x{kernel}", {})
-            case[name] = {"seconds": median, "effective_throughput": flops / median / unit}
-            rows.append((f"{size}x{size}, {kernel}x{kernel}, {name}", f"{1e3 * median:.0f}", f"{flops / median / unit:.2f}"))
-    for name, values in timing.alternate(_routings(_BATCH.value), _ROUNDS.value).items():
-        measured[name] = {"seconds": float(np.median(values))}
-        rows.append((name, f"{1e3 * np.median(values):.0f}", ""))
-    print(timing.table(("input, kernel, method", "ms", "direct arithmetic / matmul rate"), rows))
+            case = {"seconds": median, "effective_throughput": flops / median / unit}
+            measured[f"{size}x{size}, {kernel}x{kernel}, {name}"] = case
+    timing.show(measured)
     timing.write(_OUTPUT.value, {"batch": _BATCH.value, "cases": measured})
 
 

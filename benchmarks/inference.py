@@ -56,7 +56,7 @@ def _stream(variants):
     evaluation = evaluate(eval_steps, params, on_devices(affnist.Affnist(digits, variants)), _BATCH)
     seconds, peak = time.perf_counter() - began, timing.peak_memory_gib()
     began = time.perf_counter()
-    list(affnist.Affnist(digits).parts())
+    affnist.Affnist(digits)
     return {
         "images": evaluation.count,
         "seconds": seconds,
@@ -80,7 +80,8 @@ def _framed(rounds):
     shipped = load_model("mnist_framed")
     networks = {"L-CapsNet, mnist_framed": (shipped.network, shipped.params)}
     networks |= {
-        name: _initial(read_flagfile(_CONFIGS / f"{flagfile}.flags")[0], _INSIDE) for name, flagfile in _FLAGFILES.items()
+        name: _initial(read_flagfile(_CONFIGS / f"{flagfile}.flags")[0], _INSIDE)
+        for name, flagfile in _FLAGFILES.items()
     }
     cases = {}
     for name, (network, params) in networks.items():
@@ -97,9 +98,8 @@ def main(argv):
     del argv
     process.prepare()
     streamed, framed = _stream(_VARIANTS.value), _framed(_ROUNDS.value)
-    print(timing.table(tuple(streamed), [tuple(f"{value:.4g}" for value in streamed.values())]))
-    rows = [(name, *(f"{rate:.0f}" for rate in by_case.values())) for name, by_case in framed.items()]
-    print(timing.table(("images/s", _BARE, *_SEARCHES), rows))
+    timing.show({"affnist": streamed})
+    timing.show(framed)
     timing.write(_OUTPUT.value, {"affnist": streamed, "framed_images_per_second": framed})
 
 

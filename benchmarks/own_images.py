@@ -1,15 +1,16 @@
-"""Trains the networks on small sets of images by the README's recipe, and tells how often each of them errs.
+"""Trains the networks on few images of a set by the README's recipe, and prints the test error of each.
 
-    python -m benchmarks.own_images --copies=FOLDER
+    python -m benchmarks.own_images                                # on drawn shapes
+    python -m benchmarks.own_images --images=FOLDER --set=flowers  # FOLDER/train/CLASS/FILE and FOLDER/test/CLASS/FILE
 
-The sets are those of ``own_sets``: what they need is in ``benchmarks/requirements.txt``, and ``FOLDER`` holds copies of
-two public repositories, which are left out where they are missing. Each training is one call of ``train.py`` with the
-recipe's flags, and one or two more for another network. Every finished training is written at once, and those that
-stand in the file are not done again.
+Each training is one call of ``train.py`` with the recipe's flags, and one or two more for another network. Every
+finished training is written at once, and those that stand in the file are not repeated.
 """
 
 import json
+import math
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,44 +18,74 @@ import time
 
 from absl import app, flags
 import numpy as np
+from PIL import Image, ImageDraw
 
-from benchmarks import own_sets, timing
-from lcaps_jax import runs
-from lcaps_jax.training import read_metrics
+from benchmarks import timing
+from lcaps_jax.train.log import read_metrics
+from lcaps_jax.train.workdir import read_results
 
 NETWORKS = {
     "ladder": (),
     "ladder in its frame": ("--frame=affine",),
-    "ladder in its frame, by distance": ("--frame=affine", "--ground=distance"),
+    "ladder in its frame, by distance": ("--frame=affine", "--background=distance"),
     "CapsNet": ("--model=capsnet",),
     "CapsNet in its frame": ("--model=capsnet", "--frame=affine"),
     "CNN": ("--model=cnn",),
     "CNN in its frame": ("--model=cnn", "--frame=affine"),
 }
-_SIZES = (10, 30, 100, 300)
+SHAPES = "shapes"
 _LAST_STEPS = 100  # over which the training error is a mean
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-_SETS = flags.DEFINE_multi_enum("sets", list(own_sets.SETS), list(own_sets.SETS), "Sets to train on.")
-_SIZE = flags.DEFINE_multi_integer("per_class", _SIZES, "Training images of each class.", lower_bound=1)
+_IMAGES = flags.DEFINE_string("images", None, "Folder of images. Default: drawn shapes.")
+_SET = flags.DEFINE_string("set", SHAPES, "Name of the set in the table.")
+_SIZES = flags.DEFINE_multi_integer("per_class", [10, 30, 100, 300], "Training images of each class.", lower_bound=1)
 _NETWORKS = flags.DEFINE_multi_enum("networks", list(NETWORKS), list(NETWORKS), "Networks to train.")
-_SEEDS = flags.DEFINE_multi_integer("seeds", [0], "Seeds of the trainings and of the sets.", lower_bound=0)
-_COPIES = flags.DEFINE_string("copies", ".", "Folder of the copies of public repositories.")
+_SEEDS = flags.DEFINE_multi_integer("seeds", [0], "Seeds of the trainings and of the images.", lower_bound=0)
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/own_images.json", "JSON file that grows.")
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+def choose(images: pathlib.Path, folder: pathlib.Path, per_class: int, seed: int = 0) -> int:
+    """Copies so many training images of each class and all test images, and returns the number of classes."""
+    shutil.copytree(images / "test", folder / "test")
+    classes = sorted(path for path in (images / "train").iterdir() if path.is_dir())
+    for place in classes:
+        files = sorted(place.iterdir())
+        (folder / "train" / place.name).mkdir(parents=True)
+        for number in np.random.default_rng(seed).permutation(len(files))[:per_class]:
+            shutil.copy(files[number], folder / "train" / place.name)
+    return len(classes)
+
+
+def draw_shapes(folder: pathlib.Path, per_class: int, seed: int = 0, tests: int = 100) -> int:
+    """Draws turned circles, squares and triangles in two colours, and returns the number of classes."""
+    corners = {"circle": 90, "square": 4, "triangle": 3}
+    for number, (name, count) in enumerate(corners.items()):
+        for part, images in (("train", per_class), ("test", tests)):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(images):
+                rng = np.random.default_rng([seed, number, part == "test", i])
+                _shape(rng, count).save(folder / part / name / f"{i:03}.{'jpg' if i % 2 else 'png'}", quality=90)
+    return len(corners)
+
+
+def _shape(rng: np.random.Generator, corners: int) -> Image.Image:
+    width, height = (int(side) for side in rng.integers(40, 121, 2))
+    background, ink = rng.integers(0, 256, (2, 3))
+    while np.abs(background - ink).sum() < 150:
+        ink = rng.integers(0, 256, 3)
+    radius = rng.uniform(0.2, 0.45) * min(width, height)
+    x, y = (rng.uniform(radius, side - radius) for side in (width, height))
+    angle, scale = rng.uniform(0, 2 * math.pi), 2  # drawn larger, so that its edge is smooth
+    image = Image.new("RGB", (scale * width, scale * height), tuple(background.tolist()))
+    turns = [angle + 2 * math.pi * corner / corners for corner in range(corners)]
+    points = [(scale * (x + radius * math.cos(turn)), scale * (y + radius * math.sin(turn))) for turn in turns]
+    ImageDraw.Draw(image).polygon(points, fill=tuple(ink.tolist()))
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def trained(folder: pathlib.Path, network: str, seed: int) -> dict:
-    """Trains a network on a folder of images in a run of its own, which is removed again.
-
-    Args:
-      folder: Folder of ``train/CLASS/FILE`` and ``test/CLASS/FILE``.
-      network: Name in ``NETWORKS``.
-      seed: Seed of the training.
-
-    Returns:
-      Test error and the error of the last training steps, in percent; images, steps and minutes.
-    """
+    """Trains a network on a folder of images: test error and that of the last training steps, in percent; minutes."""
     with tempfile.TemporaryDirectory() as place:
         workdir = pathlib.Path(place) / "run"
         recipe = [f"--workdir={workdir}", "--dataset=folder", f"--data_dir={folder}", "--image_size=32"]
@@ -62,23 +93,18 @@ def trained(folder: pathlib.Path, network: str, seed: int) -> dict:
         began = time.monotonic()
         subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.DEVNULL)
         minutes = (time.monotonic() - began) / 60
-        (result,) = runs.read_results(workdir).values()
+        (result,) = read_results(workdir).values()
         log = [line for line in read_metrics(workdir) if line["split"] == "train"]
-        last = [line["error"] for line in log if line["step"] > log[-1]["step"] - _LAST_STEPS]
-    return {
-        "error": result["error"],
-        "count": result["count"],
-        "train_error": float(np.mean(last)),
-        "steps": result["step"],
-        "minutes": round(minutes, 2),
-    }
+    last = [line["error"] for line in log if line["step"] > log[-1]["step"] - _LAST_STEPS]
+    figures = {"train_error": float(np.mean(last)), "steps": result["step"], "minutes": round(minutes, 2)}
+    return {"error": result["error"], "count": result["count"], **figures}
 
 
 def table(trainings: list[dict]) -> str:
     """Errors by set and number of images, one column a network, means over the seeds, as Markdown."""
     networks = [name for name in NETWORKS if any(line["network"] == name for line in trainings)]
     rows = []
-    for set_ in own_sets.SETS:
+    for set_ in dict.fromkeys(line["set"] for line in trainings):
         for size in sorted({line["per_class"] for line in trainings if line["set"] == set_}):
             here = [line for line in trainings if (line["set"], line["per_class"]) == (set_, size)]
             errors = [[line["error"] for line in here if line["network"] == name] for name in networks]
@@ -92,24 +118,18 @@ def main(argv):
     output = pathlib.Path(_OUTPUT.value)
     trainings = json.loads(output.read_text())["trainings"] if output.exists() else []
     keys = ("set", "per_class", "network", "seed")
-    done = {tuple(line[key] for key in keys) for line in trainings}
-    for set_ in _SETS.value:
-        for size in _SIZE.value:
-            for seed in _SEEDS.value:
-                wanted = [name for name in _NETWORKS.value if (set_, size, name, seed) not in done]
-                with tempfile.TemporaryDirectory() as place:
-                    folder = pathlib.Path(place)
-                    try:
-                        classes = wanted and own_sets.write(set_, folder, size, seed, pathlib.Path(_COPIES.value))
-                    except own_sets.MissingSetError as error:
-                        print(f"{set_} is left out. {error}")
-                        break
-                    for name in wanted if classes else ():
-                        line = {**dict(zip(keys, (set_, size, name, seed))), "classes": classes}
-                        line |= trained(folder, name, seed)
-                        trainings.append(line)
-                        timing.write(output, {"trainings": trainings})
-                        print(f"{set_}, {size} a class, {name}: {line['error']:.1f} %, {line['minutes']:.1f} minutes")
+    for size, seed in ((size, seed) for size in _SIZES.value for seed in _SEEDS.value):
+        with tempfile.TemporaryDirectory() as place:
+            folder = pathlib.Path(place)
+            if _IMAGES.value:
+                classes = choose(pathlib.Path(_IMAGES.value), folder, size, seed)
+            else:
+                classes = draw_shapes(folder, size, seed)
+            for name in _NETWORKS.value:
+                case = dict(zip(keys, (_SET.value, size, name, seed)))
+                if not any(case.items() <= line.items() for line in trainings):
+                    trainings.append({**case, "classes": classes, **trained(folder, name, seed)})
+                    timing.write(output, {"trainings": trainings})
     print(table(trainings))
 
 

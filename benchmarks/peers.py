@@ -8,24 +8,20 @@ detaches them in all iterations but the last, the decoder, PyTorch's own Adam. I
 ``torch.matmul`` that broadcasts the transformations, as most write it, and by ``torch.einsum``, which is faster. Both
 networks have the same number of parameters, the same batch and the same threads, and run in turns of five steps.
 
-The allocator that keeps freed memory (``lcaps_jax.runtime.reuse_freed_memory``) serves all of a process. PyTorch is
-therefore measured twice: beside ours, where it has that allocator too, and in a process of its own, as it comes.
+The allocator that keeps freed memory (``lcaps_jax.util.process``) serves all of a process, PyTorch too.
 """
 
 from collections.abc import Callable
 import os
-import subprocess
-import sys
 
 from absl import app, flags
 import numpy as np
 
-from benchmarks import steps, timing
-from lcaps_jax import runtime
-from lcaps_jax.config import Config
+from benchmarks import timing
+from benchmarks.timing import STEPS_A_CALL
+from lcaps_jax.util import process
 
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Calls of five steps to measure of each.", lower_bound=2)
-_SERVE = flags.DEFINE_string("serve", None, "Run five steps of this form of the votes for each line of input.")
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/peers.json", "JSON file to write.")
 
 _BATCH, _IMAGES, _CLASSES, _ITERATIONS = 100, 1000, 10, 3
@@ -87,7 +83,7 @@ def _prepare(torch, votes_of: Callable) -> tuple[Callable[[], None], int]:
     rng = np.random.default_rng(0)
     images = torch.tensor(rng.integers(0, 256, (_IMAGES, 1, 28, 28)).astype(np.uint8))
     labels = torch.tensor(rng.integers(0, _CLASSES, _IMAGES))
-    batches = torch.tensor(rng.integers(0, _IMAGES, (steps.STEPS_A_CALL, _BATCH)))
+    batches = torch.tensor(rng.integers(0, _IMAGES, (STEPS_A_CALL, _BATCH)))
 
     def run():
         for index in batches:
@@ -103,50 +99,22 @@ def _prepare(torch, votes_of: Callable) -> tuple[Callable[[], None], int]:
     return run, sum(parameter.numel() for parameter in network.parameters())
 
 
-def _serve(form: str) -> None:
-    """The PyTorch network in a process of its own, which runs when it is told to."""
-    import torch
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    run, _ = _prepare(torch, _VOTES[form])
-    for _ in sys.stdin:
-        run()
-        print("done", flush=True)
-
-
-def _alone(form: str) -> Callable[[], None]:
-    """A function that has such a process run five steps, and returns when they are done."""
-    command = [sys.executable, "-m", "benchmarks.peers", f"--serve={form}"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def run():
-        process.stdin.write("run\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "done\n"
-
-    return run  # the process ends with its input, when this one does
-
-
 def main(argv):
     del argv
-    if _SERVE.value:
-        _serve(_SERVE.value)
-        return
-    runtime.prepare()
+    process.prepare()
     import torch
 
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
-    ours = steps.prepare(Config(model="capsnet", routing_iterations=_ITERATIONS, batch_size=_BATCH).resolved(28, 0))
+    settings = {"model": "capsnet", "routing_iterations": _ITERATIONS, "batch_size": _BATCH}
+    ours = timing.prepare(timing.configured(settings))
     functions, parameters = {"matmul": timing.matmul(), _OURS: ours.run}, {_OURS: ours.parameters}
     for form, votes_of in _VOTES.items():
-        beside, alone = f"PyTorch, votes by {form}", f"PyTorch, votes by {form}, its own process"
-        functions[beside], count = _prepare(torch, votes_of)
-        functions[alone] = _alone(form)
-        parameters[beside] = parameters[alone] = count
+        name = f"PyTorch, votes by {form}"
+        functions[name], parameters[name] = _prepare(torch, votes_of)
     seconds = timing.alternate(functions, _ROUNDS.value)
     unit = float(seconds.pop("matmul").min())
-    medians = {name: float(np.median(values)) / steps.STEPS_A_CALL for name, values in seconds.items()}
+    medians = {name: float(np.median(values)) / STEPS_A_CALL for name, values in seconds.items()}
     cases = {
         name: {
             "seconds": median,
@@ -156,18 +124,8 @@ def main(argv):
         }
         for name, median in medians.items()
     }
-    rows = [
-        (
-            name,
-            f"{1e3 * case['seconds']:.0f}",
-            f"{case['in_matmuls']:.1f} M",
-            f"{case['ratio']:.1f}",
-            f"{case['parameters'] / 1e6:.1f} M",
-        )
-        for name, case in cases.items()
-    ]
     print(f"M = {1e3 * unit:.0f} ms, {threads} threads, PyTorch {torch.__version__}")
-    print(timing.table(("CapsNet r=3", "ms a step", "in matmuls", "times ours", "parameters"), rows))
+    timing.show(cases)
     about = {"torch": torch.__version__, "threads": threads, "rounds": _ROUNDS.value, "matmul_seconds": unit}
     timing.write(_OUTPUT.value, {**about, "cases": cases})
 

@@ -9,7 +9,6 @@ order of a TPU's additions is not emulated.
 """
 
 from collections.abc import Callable, Sequence
-import dataclasses
 import functools
 from typing import Any
 
@@ -19,28 +18,23 @@ from jax.extend import core
 import numpy as np
 
 from benchmarks import timing
-from lcaps_jax import data, load_pretrained, networks, runtime
+from lcaps_jax.data import api
 from lcaps_jax.data.augment import to_unit_range
+from lcaps_jax.infer.pretrained import load_model
+from lcaps_jax.train.config import Config
+from lcaps_jax.util import process
 
 PASSES = (1, 3, 6)
 _BATCH = 100
-_CHANGES = ("largest_change", "other_capsules")  # of an activity; in percent of the images
 _PRODUCTS = (core.primitives.dot_general_p, core.primitives.conv_general_dilated_p)
 _CALLS = {core.primitives.jit_p: "jaxpr", core.primitives.custom_jvp_call_p: "call_jaxpr"}
 
 
 def in_passes(function: Callable[..., Any], passes: int) -> Callable[..., Any]:
-    """The same function, with each of its products in so many passes over bfloat16 numbers.
+    """The same function of arrays, with each of its products in so many passes over bfloat16 numbers.
 
-    Call it without ``jax.jit``: compiled as a whole by JAX 0.10.2 for a CPU, six passes gave NaN where the operations
-    by themselves do not.
-
-    Args:
-      function: Function of arrays.
-      passes: Number of passes, one of ``PASSES``.
-
-    Returns:
-      Function that raises NotImplementedError for loops and the like, which are not looked into.
+    It raises NotImplementedError for loops and the like. Call it without ``jax.jit``: compiled as a whole by JAX 0.10.2
+    for a CPU, six passes gave NaN where the operations by themselves do not.
     """
 
     def computed(*arguments):
@@ -100,15 +94,15 @@ def main() -> None:
 
     def parsed(argv):
         del argv
-        runtime.prepare()
-        run = load_pretrained()
+        process.prepare()
+        model = load_model("mnist_small")
         # As off the CPU, where convolutions are left to XLA.
-        network = networks.from_config(dataclasses.replace(run.config, convolution="direct"), len(run.class_names))
-        test = data.load("sample").test.take(np.arange(count.value))
+        network = Config.from_settings({**model.config.settings, "convolution": "direct"}).network
+        test = api.load("sample").test.take(np.arange(count.value))
 
         def apply(images):
-            output = network.apply({"params": run.params}, to_unit_range(images))
-            return output.activity, output.index
+            output = network.apply({"params": model.params}, to_unit_range(images))
+            return output.activity, output.kept_index
 
         def of_all(function):
             parts = [function(test.images[start : start + _BATCH]) for start in range(0, count.value, _BATCH)]
@@ -121,15 +115,10 @@ def main() -> None:
             activity, index = of_all(in_passes(apply, passes))
             rows[str(passes)] = {
                 "error": _error(activity, test.labels),
-                _CHANGES[0]: float(np.max(np.abs(activity - exact))),
-                _CHANGES[1]: 100 * float(np.mean(np.any(index != kept, axis=1))),
+                "largest_change": float(np.max(np.abs(activity - exact))),
+                "other_capsules": 100 * float(np.mean(np.any(index != kept, axis=1))),
             }
-        header = ("passes", "error, %", "largest change of an activity", "images that keep other capsules, %")
-        lines = [
-            (name, f"{row['error']:.1f}", *(f"{row[key]:.2g}" if key in row else "" for key in _CHANGES))
-            for name, row in rows.items()
-        ]
-        print(timing.table(header, lines))
+        timing.show(rows)
         timing.write(output.value, {"images": count.value, "passes": rows})
 
     app.run(parsed)

@@ -8,23 +8,19 @@ and sweeps that were measured earlier stay in both.
 """
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 
 from absl import app, flags
-import jax
-import jax.numpy as jnp
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 import numpy as np
 
-from benchmarks import steps, timing
-from lcaps_jax import parallel, runtime
-from lcaps_jax.config import Config
+from benchmarks import timing
+from benchmarks.timing import STEPS_A_CALL
+from lcaps_jax.util import process
 
 _SWEEP = flags.DEFINE_multi_string("sweep", None, "Sweep to run; may be repeated. Default: all.")
 _POINT = flags.DEFINE_string("point", None, "Measure this one point, given as JSON, and print it as JSON.")
@@ -32,6 +28,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 4, "Calls of five steps that are measur
 _OUTPUT = flags.DEFINE_string("output", "benchmarks/results/scaling.json", "JSON file to write.")
 _PICTURE = flags.DEFINE_string("picture", "docs/images/scaling.png", "Picture to write.")
 
+_BLUE = "#0072B2"
 _MANY_CLASSES = {"k": 10, "capsule_types": 8, "capsule_dim": 4, "pose_dim": 4}
 _SWEEPS = {
     "batch": [(batch, {"batch_size": batch}) for batch in (10, 25, 50, 100, 200, 400)],
@@ -41,70 +38,47 @@ _SWEEPS = {
     # 1000 classes at K=70 are 3.7 billion parameters: with Adam's moments and gradients 60 GB.
     "classes": [(10, {}), (100, {})],
     "classes of the narrow network": [(classes, _MANY_CLASSES) for classes in (10, 100, 1000)],
-    "devices": [(devices, {}) for devices in (1, 2, 4)],
+    "devices": [(count, {}) for count in (1, 2, 4)],
 }
 
 
 def _measure(point: dict) -> dict:
     """Seconds of a step and peak memory of a point, in this process."""
-    runtime.reuse_freed_memory()
-    config = Config(**point["settings"])
-    case = steps.prepare(config.resolved(config.image_size or 28, 0), point["classes"])
+    process.reuse_freed_memory()
+    settings = point["settings"]
+    config = timing.configured(settings, settings.get("image_size", 28), point["classes"])
+    case = timing.prepare(config, point["classes"])
     seconds = []
     for _ in range(_ROUNDS.value):
         began = time.perf_counter()
         case.run()
-        seconds.append((time.perf_counter() - began) / steps.STEPS_A_CALL)
+        seconds.append((time.perf_counter() - began) / STEPS_A_CALL)
     return {
         "seconds": float(np.median(seconds)),
         "parameters": case.parameters,
-        "peak_memory_gib": steps.peak_memory_gib(),
-        "images_per_second": config.batch_size / float(np.median(seconds)),
-        "pmap_call_seconds": _call_seconds(parallel.pmap(_nearly_nothing)),
-        "jit_call_seconds": _call_seconds(jax.jit(lambda state, data, batches: state + jnp.sum(batches))),
+        "peak_memory_gib": timing.peak_memory_gib(),
+        "images_per_second": config.schedule.batch_size / float(np.median(seconds)),
     }
 
 
-def _nearly_nothing(state, data, batches):
-    del data
-    return state + parallel.total(jnp.sum(batches))
-
-
-def _call_seconds(function) -> float:
-    """What a call costs beside its work, as the median of many calls of a program that does nearly none."""
-    state, data = parallel.replicate((jnp.zeros(()), jnp.zeros(())))
-    batches = parallel.shard(np.zeros((1, jax.device_count()), np.float32))
-    seconds = []
-    for _ in range(300):
-        began = time.perf_counter()
-        jax.block_until_ready(function(state, data, batches))
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds))
-
-
 def _measure_alone(sweep: str, value: int, settings: dict) -> dict:
-    classes = value if sweep.startswith("classes") else 10
-    devices = value if sweep == "devices" else 1
-    flag = f"--xla_force_host_platform_device_count={devices}"
-    command = [sys.executable, "-m", "benchmarks.scaling", f"--rounds={_ROUNDS.value}"]
-    command += ["--point", json.dumps({"settings": settings, "classes": classes})]
-    done = subprocess.run(command, env={**os.environ, "XLA_FLAGS": flag}, capture_output=True, text=True)
-    if done.returncode == -signal.SIGKILL:
-        return {"failed": "out of memory"}
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
-    return json.loads(done.stdout.splitlines()[-1])
+    classes, count = value if sweep.startswith("classes") else 10, value if sweep == "devices" else 1
+    options = [f"--rounds={_ROUNDS.value}", "--point", json.dumps({"settings": settings, "classes": classes})]
+    try:
+        devices = f"--xla_force_host_platform_device_count={count}"
+        return timing.alone("benchmarks.scaling", options, XLA_FLAGS=devices)
+    except subprocess.CalledProcessError as error:
+        killed = error.returncode == -signal.SIGKILL
+        return {"failed": "out of memory" if killed else (error.stderr.strip().splitlines() or ["?"])[-1]}
 
 
 def _draw(results: dict) -> Figure:
-    from lcaps_jax.views import plots  # here alone, because it would count into the memory of a point
-
     columns = -(-len(results) // 2)
     figure = Figure(figsize=(3.8 * columns, 6.4))
     for axes, (sweep, points) in zip(figure.subplots(2, columns, squeeze=False).ravel(), results.items()):
         measured = {int(value): point for value, point in points.items() if "seconds" in point}
         values, seconds = list(measured), [point["seconds"] for point in measured.values()]
-        axes.plot(values, seconds, "o-", color=plots.AMOUNT)
+        axes.plot(values, seconds, "o-", color=_BLUE)
         for place, point in zip(zip(values, seconds), measured.values()):
             memory = f"{point['peak_memory_gib']:.1f} GiB"
             axes.annotate(memory, place, fontsize=7, xytext=(3, -9), textcoords="offset points")
@@ -133,26 +107,7 @@ def main(argv):
             results[sweep][str(value)] = point = _measure_alone(sweep, value, settings)
             print(f"{sweep} {value}: {point}", flush=True)
     results = {sweep: results[sweep] for sweep in _SWEEPS if sweep in results}
-    rows = [
-        (
-            sweep,
-            value,
-            f"{1e3 * point['seconds']:.0f}",
-            f"{point['images_per_second']:.0f}",
-            f"{point['parameters'] / 1e6:.1f} M",
-            f"{point['peak_memory_gib']:.1f}",
-            f"{1e3 * point['pmap_call_seconds']:.2f}" if "pmap_call_seconds" in point else "",
-        )
-        if "seconds" in point
-        else (sweep, value, point["failed"], "", "", "", "")
-        for sweep, points in results.items()
-        for value, point in points.items()
-    ]
-    print(
-        timing.table(
-            ("sweep", "value", "ms a step", "images/s", "parameters", "peak memory, GiB", "a pmap call, ms"), rows
-        )
-    )
+    timing.show({f"{sweep} {value}": point for sweep, points in results.items() for value, point in points.items()})
     timing.write(output, {"sweeps": results})
     pathlib.Path(_PICTURE.value).parent.mkdir(parents=True, exist_ok=True)
     _draw(results).savefig(_PICTURE.value, dpi=110)

@@ -1,11 +1,10 @@
-"""Where the time of a training step goes: each part beside its arithmetic and its bytes, and a picture of all.
+"""Where the time of a training step goes: each part beside its arithmetic, and a picture of all.
 
     python -m benchmarks.step_profile
 
 Five steps of a case of benchmarks.step_time run under JAX's profiler, and each op of the trace counts for the part of
-the step that its name in the compiled program tells. A fusion counts for the part of its result. Beside a part's time
-stand its products at the rate of a large product (M), and the arrays that its ops read and write at the rate at which
-an addition does. Arrays that a cache still holds are faster than that.
+the step that its name in the compiled program tells; a fusion counts for the part of its result. Beside a part's time
+stand its products at the rate of a large product (M).
 
 The command uses one core. With more, XLA runs ops beside each other, and the trace of an asynchronous op ends where it
 was handed on. On one core the ops follow each other and add up to the step.
@@ -22,16 +21,16 @@ import tempfile
 
 from absl import app, flags
 import jax
-import jax.numpy as jnp
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 import numpy as np
 
-from benchmarks import step_time, steps, timing
-from lcaps_jax import convolution, runtime
-from lcaps_jax.config import Config
-from lcaps_jax.training.steps import UPDATE
-from lcaps_jax.views import plots
+from benchmarks import step_time, timing
+from benchmarks.timing import STEPS_A_CALL
+from lcaps_jax.ops.conv import patches, spectral
+from lcaps_jax.train.config import Config
+from lcaps_jax.train.steps import UPDATE
+from lcaps_jax.util import process
 
 CASES = (
     "MNIST 9x9, K=70",
@@ -44,62 +43,39 @@ CASES = (
 STATE, REST = "Adam, copies of the state", "capsules, loss, rest"
 # The parts of a step, and what the name of an op holds that counts for one; the first that fits counts.
 PARTS = {
-    "products of spectra": (convolution.PRODUCT,),
-    "transforms of images": (convolution.IMAGES, convolution.OUTPUTS),
-    "transforms of kernels": (convolution.KERNEL,),
-    "Conv1, ReLU, biases": (convolution.PATCHES, "/primary_capsules/"),
+    "products of spectra": (spectral.PRODUCT,),
+    "transforms of images": (spectral.IMAGES, spectral.OUTPUTS),
+    "transforms of kernels": (spectral.KERNEL,),
+    "Conv1, ReLU, biases": (patches.PATCHES, "/primary_capsules/"),
     "class networks, ladder": ("/ladder/",),
     "routing, decoder": ("/routing/", "/decoder/"),
     STATE: (f"/{UPDATE}/",),
 }
 # The colour of each part and how strong it is. Parts of one kind share a colour.
-_COLOURS: dict[str, tuple[str, float]] = {
-    "products of spectra": (plots.AMOUNT, 1),
-    "transforms of images": (plots.AMOUNT, 0.6),
-    "transforms of kernels": (plots.AMOUNT, 0.3),
-    "Conv1, ReLU, biases": (plots.THIRD, 1),
-    "class networks, ladder": (plots.SECOND, 1),
-    "routing, decoder": (plots.SECOND, 0.5),
-    STATE: ("black", 0.85),
-    REST: (plots.OTHER, 1),
-}
-_DARK = ("products of spectra", STATE)  # on which ink is white
-
+_BLUE, _PINK, _YELLOW, _GREY = "#0072B2", "#CC79A7", "#F0E442", "#BBBBBB"
+_COLOURS: dict[str, tuple[str, float]] = dict(
+    zip(
+        [*PARTS, REST],
+        [(_BLUE, 1), (_BLUE, 0.6), (_BLUE, 0.3), (_YELLOW, 1), (_PINK, 1), (_PINK, 0.5), ("black", 0.85), (_GREY, 1)],
+    )
+)
 _CONTROL = ("while", "conditional", "call")  # whose time is that of the ops within
-_SLICES = ("dynamic-slice", "slice", "gather")
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
 
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-    """An op of a compiled program.
-
-    Attributes:
-      opcode: Kind of op, such as ``"fusion"``.
-      type: Type of its result in XLA's words, such as ``"f32[100,10]{1,0}"``.
-      operands: Names of its operands.
-      attributes: The rest of its line.
-      computation: Name of the computation that it belongs to.
-      is_root: Whether it is the result of that computation.
-    """
+    """An op of a compiled program: its kind, the shape of its result, its operands, the rest of its line."""
 
     opcode: str
-    type: str
+    shape: tuple[int, ...]
     operands: tuple[str, ...]
     attributes: str
-    computation: str
-    is_root: bool
-
-    @property
-    def name_in_source(self) -> str:
-        """Where in the traced functions it comes from, or ``""``."""
-        found = re.search(r'op_name="([^"]*)"', self.attributes)
-        return found[1] if found else ""
 
     @property
     def part(self) -> str:
         """Part of the step that it counts for."""
-        name = self.name_in_source
+        found = re.search(r'op_name="([^"]*)"', self.attributes)
+        name = found[1] if found else ""
         for part, marks in PARTS.items():
             if any(mark in name for mark in marks):
                 return part
@@ -108,86 +84,30 @@ class Op:
 
 
 class Program:
-    """The ops of a compiled program, by name, with their arithmetic and their bytes."""
+    """The ops of a compiled program, by name, with their arithmetic."""
 
     def __init__(self, text: str):
         self.ops: dict[str, Op] = {}
-        self._computations: dict[str, dict[str, Op]] = {}
+        self._computations: dict[str, list[str]] = {}
         computation = ""
         for line in text.splitlines():
             if header := re.match(r"(?:ENTRY )?%?([\w.-]+) \(.*\{$", line):
                 computation = header[1]
-            elif found := re.match(r"\s+(ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)(.*)", line):
-                root, name, type_, opcode, operands, attributes = found.groups()
-                # A parameter has its number in place of operands.
-                named = (operands,) if opcode == "parameter" else tuple(re.findall(r"%([\w.-]+)", operands))
-                self.ops[name] = Op(opcode, type_, named, attributes, computation, bool(root))
-                self._computations.setdefault(computation, {})[name] = self.ops[name]
+            elif found := re.match(r"\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*?)\)(.*)", line):
+                name, type_, opcode, operands, attributes = found.groups()
+                sizes = re.search(r"\w+\[([\d,]*)\]", type_)
+                shape = tuple(int(size) for size in sizes[1].split(",") if size) if sizes else ()
+                self.ops[name] = Op(opcode, shape, tuple(re.findall(r"%([\w.-]+)", operands)), attributes)
+                self._computations.setdefault(computation, []).append(name)
 
     def flop(self, name: str) -> float:
         """Arithmetic of the matrix products in an op, FLOP."""
         op = self.ops[name]
         if op.opcode == "dot":
-            contracted = [
-                int(axis) for axis in re.search(r"lhs_contracting_dims={([\d,]*)}", op.attributes)[1].split(",")
-            ]
-            shape = _shapes(self.ops[op.operands[0]].type)[0][1]
-            return 2.0 * math.prod(_shapes(op.type)[0][1]) * math.prod(shape[axis] for axis in contracted)
-        return sum(self.flop(inner) for inner in self._within(op))
-
-    def bytes(self, name: str) -> float:
-        """Bytes of the arrays that an op reads and writes, each once; of slices of an array only the slices."""
-        op = self.ops[name]
-        return self._written(name) + sum(self._read(op, place) for place in range(len(op.operands)))
-
-    def _within(self, op: Op) -> dict[str, Op]:
+            axes = re.search(r"lhs_contracting_dims={([\d,]*)}", op.attributes)[1].split(",")
+            return 2.0 * math.prod(op.shape) * math.prod(self.ops[op.operands[0]].shape[int(axis)] for axis in axes)
         called = re.search(r"calls=%([\w.-]+)", op.attributes) if op.opcode == "fusion" else None
-        return self._computations[called[1]] if called else {}
-
-    def _read(self, op: Op, place: int) -> float:
-        whole = _size(self.ops[op.operands[place]].type)
-        if op.opcode in _SLICES and place == 0:
-            return min(whole, _size(op.type))
-        inner = self._within(op)
-        for name, parameter in inner.items():
-            if parameter.opcode == "parameter" and parameter.operands == (str(place),):
-                return min(whole, self._read_within(name, inner, whole))
-        return whole
-
-    def _read_within(self, name: str, inner: Mapping[str, Op], whole: float) -> float:
-        """Bytes that a fusion reads of one of its values, which is a parameter."""
-        total = 0.0
-        for user_name, user in inner.items():
-            if name not in user.operands:
-                continue
-            if user.opcode == "bitcast":
-                total += self._read_within(user_name, inner, whole)
-            elif user.operands[0] == name and user.opcode in _SLICES:
-                total += _size(user.type)
-            elif user.operands[0] != name or user.opcode != "dynamic-update-slice":
-                return whole
-        return total
-
-    def _written(self, name: str) -> float:
-        op = self.ops[name]
-        inner = self._within(op)
-        roots = [inner_name for inner_name, inner_op in inner.items() if inner_op.is_root]
-        if roots:
-            return self._written(roots[0])
-        if op.opcode == "bitcast" and op.operands[0] in self.ops:
-            return self._written(op.operands[0])
-        if op.opcode == "dynamic-update-slice":
-            return _size(self.ops[op.operands[1]].type)
-        return _size(op.type)
-
-
-def _shapes(type_: str) -> list[tuple[str, tuple[int, ...]]]:
-    found = re.findall(r"(\w+)\[([\d,]*)\]", type_)
-    return [(kind, tuple(int(size) for size in sizes.split(",") if size)) for kind, sizes in found]
-
-
-def _size(type_: str) -> float:
-    return float(sum(_BYTES.get(kind, 4) * math.prod(shape) for kind, shape in _shapes(type_)))
+        return sum(map(self.flop, self._computations[called[1]])) if called else 0.0
 
 
 def _trace(run: Callable[[], None]) -> list[tuple[str, float]]:
@@ -203,101 +123,46 @@ def _trace(run: Callable[[], None]) -> list[tuple[str, float]]:
 
 
 def measure(config: Config) -> dict:
-    """Profiles five steps.
-
-    Args:
-      config: Resolved settings.
-
-    Returns:
-      Seconds of a step, those of its ops, and ``seconds``, ``flop`` and ``bytes`` of each part in a step.
-    """
-    case = steps.prepare(config)
+    """Profiles five steps: seconds of a step and of its ops, M, and ``seconds`` and ``flop`` of each part of a step."""
+    case = timing.prepare(config)
     program = Program(case.program())
-    seconds = timing.alternate({"step": case.run}, 3)["step"] / steps.STEPS_A_CALL
-    parts = {part: {"seconds": 0.0, "flop": 0.0, "bytes": 0.0} for part in (*PARTS, REST)}
+    seconds = timing.alternate({"step": case.run, "matmul": timing.matmul()}, 5)
+    parts = {part: {"seconds": 0.0, "flop": 0.0} for part in (*PARTS, REST)}
     for name, duration in _trace(case.run):
         op = program.ops.get(name)
-        if op is None or op.opcode in _CONTROL:
-            continue
-        part = parts[op.part]
-        for key, value in (("seconds", duration), ("flop", program.flop(name)), ("bytes", program.bytes(name))):
-            part[key] += value / steps.STEPS_A_CALL
+        if op is not None and op.opcode not in _CONTROL:
+            parts[op.part]["seconds"] += duration / STEPS_A_CALL
+            parts[op.part]["flop"] += program.flop(name) / STEPS_A_CALL
     parts = {name: part for name, part in parts.items() if part["seconds"]}
     return {
-        "seconds": float(np.median(seconds)),
+        "seconds": float(np.median(seconds["step"])) / STEPS_A_CALL,
         "seconds_of_ops": sum(part["seconds"] for part in parts.values()),
+        "matmul_seconds": float(seconds["matmul"].min()),
         "parts": parts,
     }
 
 
-def _rates() -> dict:
-    """Seconds of the large product, and bytes a second of an addition of two large arrays."""
-    size = 2**25
-    add, held, other = jax.jit(jnp.add, donate_argnums=0), jnp.zeros(size), jnp.ones(size)
-
-    def run_add():
-        nonlocal held
-        held = jax.block_until_ready(add(held, other))
-
-    seconds = timing.alternate({"matmul": timing.matmul(), "add": run_add}, 5)
-    return {
-        "matmul_seconds": float(seconds["matmul"].min()),
-        "bytes_per_second": 12 * size / float(seconds["add"].min()),
-    }
-
-
-def _table(measured: Mapping) -> str:
-    rate = timing.matmul_flops(measured["matmul_seconds"])
-    rows = [
-        (
-            name,
-            f"{1e3 * part['seconds']:.0f}",
-            f"{1e3 * part['flop'] / rate:.0f}",
-            f"{part['bytes'] / 1e6:.0f}",
-            f"{1e3 * part['bytes'] / measured['bytes_per_second']:.0f}",
-        )
-        for name, part in measured["parts"].items()
-    ]
-    rows.append(("all", *(f"{sum(float(row[column]) for row in rows):.0f}" for column in range(1, 5))))
-    return timing.table(("part", "ms", "its products at M's rate, ms", "MB", "as an addition, ms"), rows)
-
-
-def draw(cases: Mapping[str, Mapping], before: Mapping[str, Mapping] | None = None) -> Figure:
-    """A bar for each case, above it an earlier version's, and under it a thin one of its products at the full rate.
-
-    Args:
-      cases: What ``measure`` returns, and ``matmul_seconds``, by case.
-      before: The same of an earlier version, for some of the cases.
-    """
-    before = before or {}
-    figure = Figure(figsize=(8.6, 0.85 * len(cases) + 1.3))
+def draw(cases: Mapping[str, Mapping]) -> Figure:
+    """A bar for each case, and under it a thin one of its products at the full rate."""
+    figure = Figure(figsize=(8.6, 0.7 * len(cases) + 1.3))
     axes = figure.subplots()
-    longest = max(case["seconds_of_ops"] for case in (*cases.values(), *before.values()))
-
-    def draw_bar(place: float, height: float, lengths: Mapping[str, float]) -> float:
-        left = 0.0
-        for name, milliseconds in lengths.items():
-            colour, strength = _COLOURS[name]
-            axes.barh(place, milliseconds, height, left=left, color=colour, alpha=strength)
-            if height > 0.2 and milliseconds > 35 * longest:
-                ink = "white" if name in _DARK else "black"
-                middle = left + milliseconds / 2
-                axes.text(middle, place, f"{milliseconds:.0f}", ha="center", va="center", fontsize=8, color=ink)
-            left += milliseconds
-        return left
-
-    for row, (name, case) in enumerate(cases.items()):
-        versions = {"before": before[name], "now": case} if name in before else {"": case}
-        places = (row - 0.25, row + 0.08)[-len(versions) :]
-        for place, (version, measured) in zip(places, versions.items(), strict=True):
-            parts = measured["parts"].items()
-            end = draw_bar(place, 0.29, {part: 1e3 * measured["seconds"] for part, measured in parts})
-            axes.text(end, place, f" {version} {end:.0f}", va="center", fontsize=8)
+    longest = 1e3 * max(case["seconds_of_ops"] for case in cases.values())
+    for row, case in enumerate(cases.values()):
         rate = timing.matmul_flops(case["matmul_seconds"])
-        draw_bar(row + 0.31, 0.1, {part: 1e3 * measured["flop"] / rate for part, measured in case["parts"].items()})
+        end = products = 0.0
+        for name, part in case["parts"].items():
+            colour, strength = _COLOURS[name]
+            length, at_full_rate = 1e3 * part["seconds"], 1e3 * part["flop"] / rate
+            axes.barh(row, length, 0.4, left=end, color=colour, alpha=strength)
+            axes.barh(row + 0.3, at_full_rate, 0.1, left=products, color=colour, alpha=strength)
+            if length > 0.035 * longest:
+                ink = "white" if name in ("products of spectra", STATE) else "black"
+                axes.text(end + length / 2, row, f"{length:.0f}", ha="center", va="center", fontsize=8, color=ink)
+            end, products = end + length, products + at_full_rate
+        axes.text(end, row, f" {end:.0f}", va="center", fontsize=8)
     axes.set_yticks(range(len(cases)), cases)
     axes.invert_yaxis()
-    axes.set_xlim(right=1.13 * 1e3 * longest)
+    axes.set_xlim(right=1.13 * longest)
     axes.set_xlabel("ms a step of 100 images on one core; the thin bars are the products alone, at the full rate")
     axes.spines[["top", "right"]].set_visible(False)
     drawn = [name for name in _COLOURS if any(name in case["parts"] for case in cases.values())]
@@ -307,38 +172,25 @@ def draw(cases: Mapping[str, Mapping], before: Mapping[str, Mapping] | None = No
     return figure
 
 
-def _use_one_core() -> None:
-    """Before JAX starts its threads."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
-
-
 def main() -> None:
     """The command line."""
-    only = flags.DEFINE_multi_string("only", None, "Case to profile, as in step_time; may be repeated.")
+    only = flags.DEFINE_multi_enum("case", list(CASES), list(CASES), "Case to profile; may be repeated.")
     output = flags.DEFINE_string("output", "benchmarks/results/step_profile.json", "JSON file to write.")
-    before = flags.DEFINE_string("before", "benchmarks/results/step_profile_before.json", "That of an earlier version.")
-    picture = flags.DEFINE_string("picture", "docs/images/step_time.png", "Picture to draw of all cases in it.")
+    picture = flags.DEFINE_string("picture", "docs/images/step_time.png", "Picture to draw of all cases in the file.")
 
     def parsed(argv):
         del argv
-        _use_one_core()
-        runtime.reuse_freed_memory()
-        for name in only.value or CASES:
-            config = Config(**step_time.CASES[name])
-            measured = {**_rates(), **measure(config.resolved(config.image_size or 28, 0))}
-            step, traced, unit = (measured[key] for key in ("seconds", "seconds_of_ops", "matmul_seconds"))
-            print(f"\n{name}: {1e3 * step:.0f} ms a step, {1e3 * traced:.0f} in ops; M = {1e3 * unit:.0f} ms,", end=" ")
-            print(f"an addition {measured['bytes_per_second'] / 1e9:.0f} GB/s")
-            print(_table(measured), flush=True)
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before JAX starts its threads
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+        process.reuse_freed_memory()
+        for name in only.value:
+            measured = measure(step_time.config_of(name))
+            step, ops, unit = (1e3 * measured[key] for key in ("seconds", "seconds_of_ops", "matmul_seconds"))
+            print(f"\n{name}: {step:.0f} ms a step, {ops:.0f} in ops; M = {unit:.0f} ms")
+            timing.show(measured["parts"])
             timing.write(output.value, measured, name)
-        now, earlier = (
-            json.loads(pathlib.Path(file).read_text()) if pathlib.Path(file).exists() else {}
-            for file in (output.value, before.value)
-        )
-        cases = [name for name in CASES if name in now]
-        figure = draw({name: now[name] for name in cases}, {name: earlier[name] for name in cases if name in earlier})
-        figure.savefig(picture.value, dpi=110)
+        found = json.loads(pathlib.Path(output.value).read_text())
+        draw({name: found[name] for name in CASES if name in found}).savefig(picture.value, dpi=110)
 
     app.run(parsed)
 

@@ -9,11 +9,6 @@ runs the case alone.
 """
 
 from collections.abc import Mapping, Sequence
-import json
-import pathlib
-import subprocess
-import sys
-import tempfile
 from typing import Any
 
 from absl import app, flags
@@ -51,15 +46,6 @@ TABLE3 = {
     "MNIST 9x9, CapsNet r=4": 2.123,
     "MNIST 9x9, CapsNet r=5": 2.656,
 }
-_HEADER = (
-    "case", "mean (s.e.), ms", "median, ms", "images/s", "in matmuls", "effective throughput",
-    "compile, s", "parameters", "peak memory, GiB", "paper, ms",
-)  # fmt: skip
-
-_ITERATIONS = flags.DEFINE_integer("iterations", 100, "Steps to measure of each.", lower_bound=2 * STEPS_A_CALL)
-_ONLY = flags.DEFINE_multi_string("only", None, "Case to measure, as printed; may be repeated. Default: all.")
-_PEAKS = flags.DEFINE_boolean("peak_memory", True, "Run each case once more, alone, to see its peak memory.")
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/results/step_time.json", "JSON file to write.")
 
 
 def config_of(name: str):
@@ -68,16 +54,7 @@ def config_of(name: str):
 
 
 def measure(names: Sequence[str], iterations: int, peaks: Mapping[str, float]) -> dict:
-    """Times the steps of cases in turns.
-
-    Args:
-      names: Names of cases in ``CASES``.
-      iterations: Number of steps to measure of each, at least ten.
-      peaks: Peak memory of a process that ran a case alone, GiB.
-
-    Returns:
-      Times in seconds and what follows from them, by case, for a JSON file.
-    """
+    """Times so many steps of each case in turns; ``peaks`` are GiB of a process that ran a case alone."""
     cases = {}
     for name in names:
         cases[name] = timing.prepare(config_of(name))
@@ -102,44 +79,32 @@ def measure(names: Sequence[str], iterations: int, peaks: Mapping[str, float]) -
             "peak_memory_gib": peaks.get(name),
             "paper_seconds": TABLE3.get(name),
         }
-    return {"matmul_seconds": unit, "peak_memory_gib": timing.peak_memory_gib(), "cases": metrics}
+    return {"matmul_seconds": unit, "cases": metrics}
 
 
-def _line(name: str, case: Mapping) -> tuple:
-    """A row of the table that is printed."""
-    return (
-        name,
-        f"{1e3 * case['mean']:.0f} ({1e3 * case['standard_error_over_calls']:.0f})",
-        f"{1e3 * case['seconds']:.0f}",
-        f"{case['images_per_second']:.0f}",
-        f"{case['in_matmuls']:.1f} M",
-        f"{case['effective_throughput']:.2f}",
-        f"{case['compile_seconds']:.1f}",
-        f"{case['parameters'] / 1e6:.1f} M",
-        "" if case["peak_memory_gib"] is None else f"{case['peak_memory_gib']:.1f}",
-        "" if case["paper_seconds"] is None else f"{1e3 * case['paper_seconds']:.0f}",
-    )
+def main() -> None:
+    """The command line."""
+    iterations = flags.DEFINE_integer("iterations", 100, "Steps to measure of each.", lower_bound=2 * STEPS_A_CALL)
+    only = flags.DEFINE_multi_enum("only", list(CASES), list(CASES), "Case to measure; may be repeated.")
+    peak_of = flags.DEFINE_enum("peak_of", None, list(CASES), "Run this case alone, and print its peak memory in GiB.")
+    output = flags.DEFINE_string("output", "benchmarks/results/step_time.json", "JSON file to write.")
 
+    def parsed(argv):
+        del argv
+        process.reuse_freed_memory()
+        if peak_of.value:
+            timing.prepare(config_of(peak_of.value)).run()
+            print(timing.peak_memory_gib())
+            return
+        # Before this process takes the device: a TPU serves one at a time.
+        peaks = {name: timing.alone("benchmarks.step_time", [f"--peak_of={name}"]) for name in only.value}
+        metrics = measure(only.value, iterations.value, peaks)
+        print(f"M = {1e3 * metrics['matmul_seconds']:.0f} ms")
+        timing.show(metrics["cases"])
+        timing.write(output.value, metrics)
 
-def _peak_alone(name: str) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        output = pathlib.Path(folder) / "case.json"
-        options = [f"--only={name}", f"--iterations={2 * STEPS_A_CALL}", "--nopeak_memory", f"--output={output}"]
-        subprocess.run([sys.executable, "-m", "benchmarks.step_time", *options], check=True, capture_output=True)
-        return json.loads(output.read_text())["peak_memory_gib"]
-
-
-def main(argv):
-    del argv
-    process.reuse_freed_memory()
-    names = _ONLY.value or list(CASES)
-    # Before this process takes the device: a TPU serves one at a time.
-    peaks = {name: _peak_alone(name) for name in names} if _PEAKS.value else {}
-    metrics = measure(names, _ITERATIONS.value, peaks)
-    rows = [_line(name, case) for name, case in metrics["cases"].items()]
-    print(f"M = {1e3 * metrics['matmul_seconds']:.0f} ms\n" + timing.table(_HEADER, rows))
-    timing.write(_OUTPUT.value, metrics)
+    app.run(parsed)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -3,13 +3,15 @@
 Times stand beside the best time M of a float32 product of 2048x2048 matrices on the same machine.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
 import os
 import pathlib
 import platform
 import resource
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -40,15 +42,7 @@ def matmul_flops(seconds: float) -> float:
 
 
 def alternate(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
-    """Runs each function once unmeasured, then all in turn, ``rounds`` times.
-
-    Args:
-      functions: Functions by name; each returns when its work is done.
-      rounds: Number of measurements of each.
-
-    Returns:
-      Seconds of each function by name, ``[rounds]``.
-    """
+    """Runs each function once unmeasured, then all in turn; returns seconds ``[rounds]`` by name."""
     for function in functions.values():
         function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
@@ -68,15 +62,7 @@ def configured(settings: Mapping[str, Any], image_size: int = 28, classes: int =
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Compiled training steps.
-
-    Attributes:
-      run: Runs five steps, and returns when they are done.
-      config: Configuration of the training.
-      parameters: Number of parameters of the network.
-      compile_seconds: Seconds of the first call, less those of its steps.
-      program: Compiles the steps once more, and returns the compiled program as text.
-    """
+    """Compiled training steps: ``run`` runs five of them; ``program`` returns the compiled program as text."""
 
     run: Callable[[], None]
     config: Config
@@ -149,21 +135,37 @@ def peak_memory_gib() -> float:
     return int(line.split()[1]) / 2**20
 
 
-def table(header: tuple[str, ...], rows: list[tuple]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
     """A Markdown table."""
-    lines = [header, ("---",) * len(header), *rows]
+    lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def write(path: str | pathlib.Path, metrics: dict, part: str | None = None) -> None:
-    """Writes metrics as JSON, with the machine and the version of JAX that they were measured on.
+def show(cases: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints a Markdown table of measured numbers, by case and by what was measured."""
+    names = dict.fromkeys(name for case in cases.values() for name in case)
+    cells = [[case.get(name) for name in names] for case in cases.values()]
+    shown = [
+        ["" if cell is None else f"{cell:.4g}" if type(cell) is float else str(cell) for cell in row] for row in cells
+    ]
+    print(table(["case", *names], [[name, *row] for name, row in zip(cases, shown)]), flush=True)
 
-    Args:
-      path: Path of the file.
-      metrics: Metrics by name.
-      part: Key of the part of the file that they replace, beside others that were measured at another time; None for
-        the whole file.
+
+def alone(module: str, options: Sequence[str], seconds: float | None = None, **environment: str) -> Any:
+    """Runs a benchmark in a process of its own, and returns the JSON of its last line.
+
+    Raises:
+      subprocess.CalledProcessError, subprocess.TimeoutExpired: It failed, or took longer than ``seconds``.
     """
+    command, root = [sys.executable, "-m", module, *options], pathlib.Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        command, cwd=root, env=os.environ | environment, capture_output=True, text=True, timeout=seconds, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def write(path: str | pathlib.Path, metrics: dict, part: str | None = None) -> None:
+    """Writes metrics as JSON, with their machine and version of JAX; ``part`` replaces one key of the file alone."""
     about = {
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "device": jax.devices()[0].device_kind,

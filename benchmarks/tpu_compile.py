@@ -12,12 +12,12 @@ the core's fast memory.
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
 import re
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -27,58 +27,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import timing
-from lcaps_jax import networks, training
-from lcaps_jax.config import PRECISIONS, Config
-from lcaps_jax.precision import HIGHEST, MATMUL_PRECISIONS
-from lcaps_jax.training.steps import Batches
+from lcaps_jax.nn import NETWORKS
+from lcaps_jax.ops.precision import HIGHEST
+from lcaps_jax.train.config import Config
+from lcaps_jax.train.evaluate import make_eval_steps
+from lcaps_jax.train.steps import Batches, TrainData, init_state, make_train_steps
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
 TRAIN, EVALUATE = STEPS = ("train", "evaluate")
 STEPS_A_CALL = 20
 IMAGES = 60_000  # of MNIST, which lie in the memory of each core
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """What to compile for.
-
-    Attributes:
-      topology: Name of the smallest topology of such cores that the compiler knows.
-      cores: Number of its cores that share a batch.
-      gigabytes: Memory of a core, GB.
-    """
-
-    topology: str
-    cores: int
-    gigabytes: int
-
-
+# The smallest topology of such cores that the compiler knows, the cores that share a batch, and the GB of a core.
 TARGETS = {
-    "v5e": Target("v5e:2x2", 1, 16),  # as on Colab
-    "v5e 2x4": Target("v5e:2x4", 8, 16),
-    "v6e": Target("v6e:2x2", 1, 32),
-    "v4": Target("v4:2x2x1", 1, 16),
+    "v5e": ("v5e:2x2", 1, 16),  # as on Colab
+    "v5e 2x4": ("v5e:2x4", 8, 16),
+    "v6e": ("v6e:2x2", 1, 32),
+    "v4": ("v4:2x2x1", 1, 16),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A program to compile.
-
-    Attributes:
-      target: Name in ``TARGETS``.
-      model: Name of the network.
-      image_size: Pixels along a side.
-      precision: Type of the arithmetic.
-      matmul_precision: Precision of float32 products.
-      step: ``"train"`` or ``"evaluate"``.
-      settings: Other settings of the run than the defaults, as ``(name, value)``.
-    """
+    """A program to compile: its target, settings of the training by the names of flags, and whether it trains."""
 
     target: str = "v5e"
     model: str = "lcapsnet"
     image_size: int = 28
-    precision: str = "float32"
+    dtype: str = "float32"
     matmul_precision: str = HIGHEST
     step: str = TRAIN
     settings: tuple[tuple[str, Any], ...] = ()
@@ -86,59 +60,55 @@ class Case:
     @property
     def name(self) -> str:
         """The case in words, by which its results are kept."""
-        how = self.precision if self.precision != "float32" else f"{self.precision} {self.matmul_precision}"
+        how = self.dtype if self.dtype != "float32" else f"{self.dtype} {self.matmul_precision}"
         return f"{self.target}, {self.model}, {self.image_size}x{self.image_size}, {how}, {self.step}"
 
     @property
     def config(self) -> Config:
         """Settings of the run, resolved."""
-        fields = {name: getattr(self, name) for name in ("model", "precision", "matmul_precision")}
-        config = Config(**{"batch_size": 128, **fields, **dict(self.settings)})
-        return config.resolved(self.image_size, 0)
+        fields = {name: getattr(self, name) for name in ("model", "dtype", "matmul_precision")}
+        return timing.configured({"batch_size": 128, **fields, **dict(self.settings)}, self.image_size)
 
 
-def topology_devices(target: Target) -> list[jax.Device]:
-    """The target's cores, which are to be compiled for and nothing else."""
+def _cores(target: str) -> list[jax.Device]:
+    """The target's cores, which can be compiled for and nothing else."""
     from jax.experimental import topologies
 
     # Otherwise libtpu asks the machine's metadata server what TPU it has.
     os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_ACCELERATOR_TYPE="v5litepod-8", TPU_WORKER_HOSTNAMES="localhost")
-    return topologies.get_topology_desc(platform="tpu", topology_name=target.topology).devices[: target.cores]
+    topology, cores, _ = TARGETS[target]
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices[:cores]
 
 
 def compile_case(case: Case) -> dict:
     """Compiles a case in this process, and says what it took and what the program needs."""
-    target, config = TARGETS[case.target], case.config
-    devices = topology_devices(target)
-    network, optimizer = networks.from_config(config, 10), training.make_optimizer(config)
-    state = jax.eval_shape(lambda: training.init_state(network, optimizer, config, 1))
+    config, devices = case.config, _cores(case.target)
+    network, optimizer = config.network, config.optimizer.make()
+    state = jax.eval_shape(lambda: init_state(network, optimizer, (case.image_size, case.image_size, 1)))
     array = jax.ShapeDtypeStruct
     images, labels = array((IMAGES, *[case.image_size] * 2, 1), jnp.uint8), array((IMAGES,), jnp.int32)
-    shape = (target.cores, STEPS_A_CALL, config.batch_size // target.cores)
+    shape = (len(devices), STEPS_A_CALL, config.schedule.batch_size // len(devices))
     batches = Batches(array(shape, jnp.int32), array(shape, jnp.int32), array(shape, jnp.float32))
     if case.step == TRAIN:
-        steps = training.make_train_steps(network, optimizer, config.max_shift, devices=devices)
-        data = training.TrainData(images, labels, jax.eval_shape(lambda: jax.random.key(0)))
+        steps = make_train_steps(network, optimizer, config.augment, devices=devices)
+        data = TrainData(images, labels, jax.eval_shape(lambda: jax.random.key(0)))
         arguments = (state, data, batches)
     else:
-        steps = training.make_eval_steps(network, devices)
+        steps = make_eval_steps(network, devices)
         arguments = (state.params, (images, labels), batches)
     lowered = steps.lower(*arguments)
-    began, began_wall = time.process_time(), time.monotonic()
+    began = time.process_time()
     compiled = lowered.compile()
-    seconds, wall = time.process_time() - began, time.monotonic() - began_wall
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    reduced = all_reduced(compiled.as_text())
+    seconds = time.process_time() - began
+    memory, cost, reduced = compiled.memory_analysis(), compiled.cost_analysis(), all_reduced(compiled.as_text())
     program = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.generated_code_size_in_bytes
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes + program
     return {
         "compile_seconds": seconds,
-        "wall_seconds": wall,
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "needed": needed,
-        "code": memory.generated_code_size_in_bytes,
-        "fits": needed < 1e9 * target.gigabytes,
+        "fits": needed < 1e9 * TARGETS[case.target][2],
         "flop": cost["flops"],
         "bytes": cost["bytes accessed"],
         "all_reduces": len(reduced),
@@ -163,49 +133,27 @@ def _bytes(dtype: str) -> int:
 
 def measure(case: Case, limit: float) -> dict:
     """Compiles a case in a process of its own; one that takes longer than ``limit`` seconds is only noted."""
-    command = [sys.executable, "-m", "benchmarks.tpu_compile", f"--case={json.dumps(dataclasses.asdict(case))}"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    options = [f"--case={json.dumps(dataclasses.asdict(case))}"]
+    environment = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     try:
-        done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=limit)
+        return timing.alone("benchmarks.tpu_compile", options, limit, **environment)
     except subprocess.TimeoutExpired:
         return {"over_seconds": limit}
-    if done.returncode:
-        raise RuntimeError(f"{case.name}: {done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-_HEADER = (
-    "program", "compile, s", "arguments, GB", "temporaries, GB", "fits", "GFLOP a step", "GB a step", "all-reduces"
-)  # fmt: skip
-
-
-def _line(name: str, case: dict) -> tuple:
-    """A row of the table that is printed."""
-    if "over_seconds" in case:
-        return (name, f"over {case['over_seconds']:.0f}", *[""] * (len(_HEADER) - 2))
-    reduces = f"{case['all_reduces']}, {case['all_reduced'] / 1e6:.0f} MB" if case["all_reduces"] else ""
-    return (
-        name,
-        f"{case['compile_seconds']:.0f}",
-        f"{case['arguments'] / 1e9:.2f}",
-        f"{case['temporaries'] / 1e9:.2f}",
-        "yes" if case["fits"] else "no",
-        f"{case['flop'] / 1e9:.0f}",
-        f"{case['bytes'] / 1e9:.1f}",
-        reduces,
-    )
 
 
 def main() -> None:
     """The command line."""
-    targets = flags.DEFINE_multi_enum("target", list(TARGETS), list(TARGETS), "Cores to compile for.")
-    models = flags.DEFINE_multi_enum("model", list(networks.NETWORKS), list(networks.NETWORKS), "Networks.")
-    sizes = flags.DEFINE_multi_integer("image_size", [28, 40], "Pixels along a side.")
-    precisions = flags.DEFINE_multi_enum("precision", list(PRECISIONS), list(PRECISIONS), "Types of the arithmetic.")
-    matmul = flags.DEFINE_multi_enum(
-        "matmul_precision", [HIGHEST], list(MATMUL_PRECISIONS), "Precisions of float32 products."
-    )
-    steps = flags.DEFINE_multi_enum("step", list(STEPS), list(STEPS), "Steps.")
+    choices = {
+        "target": list(TARGETS),
+        "model": list(NETWORKS),
+        "image_size": ["28", "40"],
+        "dtype": ["float32", "bfloat16"],
+        "matmul_precision": ["highest"],
+        "step": list(STEPS),
+    }
+    chosen = {
+        name: flags.DEFINE_list(name, default, f"Values of {name} to compile for.") for name, default in choices.items()
+    }
     limit = flags.DEFINE_float("limit", 300, "Seconds after which a case is given up.")
     output = flags.DEFINE_string("output", "benchmarks/results/tpu_compile.json", "JSON file to go on with.")
     one = flags.DEFINE_string("case", None, "A single case as JSON, whose result is printed as JSON.")
@@ -218,21 +166,14 @@ def main() -> None:
             return
         path = pathlib.Path(output.value)
         cases = json.loads(path.read_text())["cases"] if path.exists() else {}
-        wanted = [
-            Case(target, model, size, precision, how, step)
-            for target in targets.value
-            for size in sizes.value
-            for model in models.value
-            for precision in precisions.value
-            for how in (matmul.value if precision == "float32" else [HIGHEST])
-            for step in steps.value
-        ]
-        for case in wanted:
+        for values in itertools.product(*(each.value for each in chosen.values())):
+            fields = dict(zip(chosen, values))
+            case = Case(**{**fields, "image_size": int(fields["image_size"])})
             if case.name not in cases:
                 cases[case.name] = measure(case, limit.value)
                 print(case.name, json.dumps(cases[case.name]), flush=True)
                 timing.write(path, {"cases": cases})
-        print(timing.table(_HEADER, [_line(name, case) for name, case in cases.items()]))
+        timing.show(cases)
 
     app.run(parsed)
 

@@ -13,12 +13,13 @@ import pathlib
 import sys
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments import ablations, frames, kept, lengths, poses, results, robustness, table2, train, zeros
 from experiments.output import Rows, markdown
 from lcaps_jax.infer.model import Model
 from lcaps_jax.infer.pretrained import load_model
+from lcaps_jax.train.stop import Stopped
 from lcaps_jax.util import process
 from lcaps_jax.util.errors import ConfigError, UserError
 
@@ -46,7 +47,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/paper", "train: folder of the ru
 _QUICK = flags.DEFINE_boolean("quick", False, "train: tiny networks and few images, to see that all works.")
 _MEASURE = flags.DEFINE_multi_enum("measure", [], list(_MEASURES), "add: what to measure; may be repeated.")
 _NETWORK = flags.DEFINE_string("network", None, "add: the network in words, for tables.")
-_FIGURES = flags.DEFINE_string("figures", "docs/images", "Folder of the figures.")
+_FIGURES = flags.DEFINE_string("figures", "runs/figures", "Folder of the figures.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of prepared TensorFlow Datasets. Default: their own.")
 
 
@@ -81,11 +82,15 @@ def run(arguments: Sequence[str]) -> None:
 
 def main(argv: list[str]) -> None:
     """Runs the command line."""
+    logging.set_verbosity(logging.ERROR)  # because Orbax and TFDS log each of their steps
     process.prepare()
     try:
         run(argv[1:])
     except UserError as error:
         sys.exit(f"Error: {error}")
+    except Stopped as stop:
+        print(stop)
+        sys.exit(128 + stop.signal)
 
 
 if __name__ == "__main__":

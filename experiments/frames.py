@@ -43,7 +43,7 @@ def measure(model: Model, data_dir: str) -> dict[str, Any]:
 
 def error(model: Model, test_set) -> float:
     """Error in percent on a test set."""
-    predicted = [output.activity.argmax(axis=1) for part in test_set.parts() for output in model.batches(part.images)]
+    predicted = [output.activity.argmax(axis=1) for output in model.batches(test_set.images)]
     return round(100 * float(np.mean(np.concatenate(predicted) != test_set.labels)), 4)
 
 

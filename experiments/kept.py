@@ -1,14 +1,16 @@
 """Which capsules ladder networks keep: the same ones for all digits, or others for each."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import numpy as np
 
+from experiments.figures import overlap
 from experiments.output import Rows
 from experiments.results import measured_of, read_measured
 from lcaps_jax.data import api
 from lcaps_jax.infer.model import Model
-from lcaps_jax.viz.capsules import overlap
+from lcaps_jax.nn.outputs import LadderCapsNetOutput
 
 _DIGITS = 1000
 # Networks by run, as the table names them.
@@ -35,7 +37,8 @@ def measure(model: Model, data_dir: str) -> dict[str, Any]:
     """How alike the kept capsules of test digits are."""
     dataset = model.config.data.dataset
     split = api.load_test(dataset, data_dir, model.image_size).take(np.arange(_DIGITS))
-    index = np.concatenate([output.kept_index for output in model.batches(split.images)])
+    outputs = cast(Iterator[LadderCapsNetOutput], model.batches(split.images))
+    index = np.concatenate([output.kept_index for output in outputs])
     return {"kept": {"dataset": dataset} | overlap(index, split.labels, model.geometry)}
 
 

@@ -6,6 +6,7 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import figures as drawn
 from experiments.output import Rows, save_figure
 from lcaps_jax.data import affnist, api
 from lcaps_jax.data.splits import Split
@@ -40,9 +41,8 @@ def run(figures: pathlib.Path, data_dir: str) -> Rows:
     activities = {name: network(images).activity for name, network in networks.items()}
     errors = {name: [_error(network, digits, pose) for pose in _POSES.values()] for name, network in networks.items()}
     label = int(shown.labels[0])
-    save_figure(
-        transforms.poses(style.as_uint8(images), seen, activities, errors, list(_POSES), label), figures, "poses"
-    )
+    figure = drawn.poses(style.as_uint8(images), seen, activities, errors, list(_POSES), label)
+    save_figure(figure, figures, "poses")
     return [
         {"pose": pose, **{f"{name}, %": f"{errors[name][i]:.2f}" for name in networks}} for i, pose in enumerate(_POSES)
     ]

@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from experiments import figures as drawn
 from experiments.output import CLASSES, Rows, markdown, rounded, save_figure
 from experiments.results import measured_of, read_measured
 from lcaps_jax.data import affnist, api, mnist
 from lcaps_jax.infer.model import Model
-from lcaps_jax.viz import robustness, transforms
+from lcaps_jax.viz import transforms
 
 _POSED_DIGITS = 300
 _BINS = 8
@@ -38,8 +39,8 @@ _SWEEPS = {
 
 def measure(model: Model, data_dir: str) -> dict[str, Any]:
     """Predictions on affNIST; activity and pose of one digit under transformations; how poses of digits change."""
-    test_set = api.load_test("affnist", data_dir, affnist.CANVAS)
-    predicted = [output.activity.argmax(axis=1) for part in test_set.parts() for output in model.batches(part.images)]
+    test_set = cast(affnist.Affnist, api.load_test("affnist", data_dir, affnist.CANVAS))
+    predicted = [output.activity.argmax(axis=1) for output in model.batches(test_set.images)]
     digits = test_set.digits.take(np.arange(min(_POSED_DIGITS, len(test_set.digits))))
     border = (affnist.CANVAS - digits.images.shape[1]) // 2
     padded = np.pad(digits.images, ((0, 0), (border, border), (border, border), (0, 0)))
@@ -67,8 +68,8 @@ def _pose_changes(model: Model, digits) -> dict[str, dict]:
     if model(digits.images[:1]).pose is None:
         return {}
     return {
-        kind: robustness.pose_change(robustness.MODERATE[kind], poses, digits.labels)._asdict()
-        for kind, poses in robustness.true_poses(model, digits).items()
+        kind: drawn.pose_change(drawn.MODERATE[kind], poses, digits.labels)._asdict()
+        for kind, poses in drawn.true_poses(model, digits).items()
     }
 
 
@@ -79,12 +80,12 @@ def run(figures: pathlib.Path, data_dir: str) -> Rows:
         name: {shown: each[0] for run_, shown in _NETWORKS.items() if (each := measured_of(run_, name, measured))}
         for name in ("predicted", "transformed", "poses")
     }
-    test_set = api.load_test("affnist", data_dir, affnist.CANVAS)
+    test_set = cast(affnist.Affnist, api.load_test("affnist", data_dir, affnist.CANVAS))
     wrong = {name: np.array(list(digits), int) != test_set.labels for name, digits in found["predicted"].items()}
-    bins = {name: robustness.binned_errors(*each, wrong) for name, each in _amounts(test_set).items()}
-    save_figure(robustness.binned_error_curves(bins, [CLASSES]), figures, "affnist_errors")
+    bins = {name: drawn.binned_errors(*each, wrong) for name, each in _amounts(test_set).items()}
+    save_figure(drawn.binned_error_curves(bins, [CLASSES]), figures, "affnist_errors")
     label = int(test_set.labels[0])
-    save_figure(robustness.activity_curves(label, _SWEEPS, found["transformed"]), figures, "transformed_digit")
+    save_figure(drawn.activity_curves(label, _SWEEPS, found["transformed"]), figures, "transformed_digit")
     print(markdown(_pose_rows(found["poses"])))
     return [
         {"quantity": name, "from": f"{one.low:.2f}", "below": f"{one.high:.2f}", "images": one.count, **one.errors}

@@ -27,7 +27,8 @@ def settings(name: str, seed: int = 0, quick: bool = False) -> dict[str, Any]:
     Raises:
       ConfigError: There is no such run, or this version cannot train it.
     """
-    runs = {path.stem: (path.stem, {}) for path in sorted(CONFIGS.glob("*.flags"))} | ABLATIONS | QUESTIONS
+    flagfiles: dict[str, Any] = {path.stem: (path.stem, {}) for path in sorted(CONFIGS.glob("*.flags"))}
+    runs = flagfiles | ABLATIONS | QUESTIONS
     if name not in runs:
         raise ConfigError(f"{name}: must be one of {', '.join(runs)}.")
     flagfile, changes = runs[name]

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.figures import activity_levels, lengths_and_couplings
 from experiments.output import Rows, rounded, save_figure
 from experiments.results import measured_of, read_measured
 from lcaps_jax.data import api
 from lcaps_jax.infer.model import Model
-from lcaps_jax.viz import capsules
 
 _ZERO = 0
 
@@ -46,7 +46,7 @@ def figure1(figures: pathlib.Path, data_dir: str) -> Rows:
         print("figure1: not measured. Train mnist_capsnet, and add it with --measure=zeros.")
         return []
     activity, coupling = np.array(found[0]["activity"]), np.array(found[0]["coupling"])
-    save_figure(capsules.lengths_and_couplings(activity, coupling), figures, "couplings_mnist")
+    save_figure(lengths_and_couplings(activity, coupling), figures, "couplings_mnist")
     return couplings_by_rank(activity, coupling)
 
 
@@ -71,5 +71,5 @@ def figure4(figures: pathlib.Path, data_dir: str) -> Rows:
     measured = read_measured()
     found = {k: measured_of(f"mnist_9x9_k{k}", "zeros", measured) for k in (50, 70, 100)}
     activities = {k: np.array(each[0]["activity"]) for k, each in found.items() if each}
-    save_figure(capsules.activity_levels(activities), figures, "activity_levels_mnist")
+    save_figure(activity_levels(activities), figures, "activity_levels_mnist")
     return []

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the package, and tries it where a user has it: beside jax, flax and numpy alone, outside the repository.
+# Builds the package, and tries it where a user has it: beside jax, flax, numpy and etils alone, outside the repository.
 # Runs in an environment with requirements.txt.
 set -euo pipefail
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -24,8 +24,8 @@ python - "$wheel" "$sdist" "$work/source" <<'PY'
 import pathlib, re, sys, tarfile, zipfile
 
 DATA = {
-    "lcaps_jax/mnist_framed.npz", "lcaps_jax/mnist_small.npz", "lcaps_jax/py.typed", "lcaps_jax/data/sample.npz",
-    "lcaps_jax/views/network.png",
+    "lcaps_jax/infer/weights/mnist_framed.npz", "lcaps_jax/infer/weights/mnist_small.npz", "lcaps_jax/py.typed",
+    "lcaps_jax/data/sample.npz", "lcaps_jax/apps/network.png", "lcaps_jax/apps/report.html",
 }
 BESIDE = {"README.md", "LICENSE", "requirements.txt", "requirements/layers.txt", "train.py", "configs/quickstart.flags"}
 with zipfile.ZipFile(sys.argv[1]) as wheel:
@@ -44,7 +44,7 @@ for where, expected, found in (
 foreign = {name.split("/")[0] for name in names if ".dist-info/" not in name} - {"lcaps_jax"}
 assert not foreign, f"in the wheel, and no part of the package: {sorted(foreign)}"
 needs = [line for line in re.findall(r"^Requires-Dist: (.*)", metadata, re.MULTILINE) if "extra ==" not in line]
-assert {re.match(r"[\w-]+", line)[0] for line in needs} == {"jax", "flax", "numpy"}, needs
+assert {re.match(r"[\w-]+", line)[0] for line in needs} == {"jax", "flax", "numpy", "etils"}, needs
 extras = set(re.findall(r"^Provides-Extra: (.*)", metadata, re.MULTILINE))
 assert extras == {"train", "demo", "docs", "dev"}, extras
 print(f"{len(modules)} modules, {len(DATA)} data files; without extras it needs {', '.join(sorted(needs))}.")

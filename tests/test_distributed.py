@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import lcaps_jax
-from lcaps_jax.training import read_metrics
+from lcaps_jax.train.log import read_metrics
 import workloads
 
 
 def _start(workdir, script="train.py", processes=2, **settings):
-    """The processes of a training or an evaluation, started."""
+    """Starts the processes of a training or an evaluation."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -49,7 +49,7 @@ def _figures(workdir):
 
 @pytest.mark.slow
 def test_two_processes_train_to_the_numbers_of_one_and_survive_a_death(tiny_run, tmp_path):
-    """One of two is killed; the other ends with a message, and the pair, started again, with the numbers of one."""
+    """One of two is killed, and the other ends with a message; started again, the pair ends with the numbers of one."""
     whole, _ = tiny_run  # one process with two devices
     workdir = tmp_path / "pair"
     started = _start(workdir, **workloads.TINY)
@@ -58,7 +58,7 @@ def test_two_processes_train_to_the_numbers_of_one_and_survive_a_death(tiny_run,
     started[1].send_signal(signal.SIGKILL)
     (code, output), _ = _finish(started)
     assert code != 0 and time.monotonic() - began < 100, output
-    assert "another process" in output and "same command" in output, output
+    assert "another process" in output, output
 
     (code, output), (other_code, other_output) = _finish(_start(workdir, **workloads.TINY))
     assert (code, other_code) == (0, 0), output + other_output
@@ -67,7 +67,7 @@ def test_two_processes_train_to_the_numbers_of_one_and_survive_a_death(tiny_run,
     np.testing.assert_allclose(
         [line[2:] for line in _figures(workdir)], [line[2:] for line in _figures(whole)], rtol=1e-5
     )
-    one, two = (lcaps_jax.load_run(folder).params for folder in (whole, workdir))
+    one, two = (lcaps_jax.load_model(folder).params for folder in (whole, workdir))
     chex.assert_trees_all_close(one, two, rtol=1e-5, atol=1e-5)
 
     (code, output), _ = _finish(_start(workdir, "eval.py", batch_size=100))
@@ -76,7 +76,7 @@ def test_two_processes_train_to_the_numbers_of_one_and_survive_a_death(tiny_run,
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 101}, {"k": 0}])
-def test_what_is_refused_ends_both(tmp_path, settings):
-    for code, output in _finish(_start(tmp_path / "run", **{**workloads.TINY, **settings})):
-        assert code == 1 and "Error: " in output, output
+@pytest.mark.parametrize("name, value", [("batch_size", 101), ("k", 0)])
+def test_what_is_refused_ends_both(tmp_path, name, value):
+    for code, output in _finish(_start(tmp_path / "run", **{**workloads.TINY, name: value})):
+        assert code == 1 and f"{name}={value}" in output and "Traceback" not in output, output

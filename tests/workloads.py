@@ -11,9 +11,11 @@ import numpy as np
 
 from lcaps_jax.data import Split
 from lcaps_jax.infer.model import Model
+from lcaps_jax.nn import load_network
 from lcaps_jax.train.config import Config
 from lcaps_jax.train.recipe import Facts, resolve
 from lcaps_jax.train.steps import compute_once, init_params
+from lcaps_jax.util.settings import declared
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
@@ -36,9 +38,13 @@ def xla_flags(devices: int) -> str:
 
 
 def tiny_config(classes: int = 10, **settings) -> Config:
-    """Settings of the tiny network on the bundled sample."""
-    facts = Facts("sample", 8000, 28)
-    return resolve({**TINY, **settings}, facts, classes)[0]
+    """Settings of a tiny network on the bundled sample; those of TINY that the model does not have are left out."""
+    own, ladder = (
+        {each.name for each in declared(load_network(model))}
+        for model in (settings.get("model", "lcapsnet"), "lcapsnet")
+    )
+    tiny = {name: value for name, value in TINY.items() if name in own or name not in ladder}
+    return resolve({**tiny, **settings}, Facts("sample", 8000, 28), classes)[0]
 
 
 def untrained_model(class_names: Sequence[str] = "0123456789", step: int = 0, channels: int = 1, **settings) -> Model:

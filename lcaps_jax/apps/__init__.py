@@ -8,7 +8,8 @@ import jinja2
 from matplotlib.figure import Figure
 
 _HERE = pathlib.Path(__file__).parent
-_TEMPLATES = jinja2.Environment(
+# The HTML files of this folder; what is inserted into them is escaped.
+TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
 )
 # The ladder network in one drawing, made by scripts/draw_network.py.
@@ -18,11 +19,6 @@ NETWORK_CAPTION = (
     "kept, and the code vector says which. On the way up, each class makes one capsule of the kept ones; on the way "
     "down, it regresses the kept ones from that capsule. A class is active if the two agree."
 )
-
-
-def template(name: str) -> jinja2.Template:
-    """A template of this folder, which escapes what is inserted."""
-    return _TEMPLATES.get_template(name)
 
 
 def data_uri(picture: bytes | Figure, dpi: int = 110) -> str:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 import datetime
+from itertools import chain
 import pathlib
 
 import jax
+from matplotlib.figure import Figure
 import numpy as np
 
 import lcaps_jax
@@ -17,7 +19,7 @@ from lcaps_jax.train.log import read_metrics
 from lcaps_jax.train.test_sets import load_test_set
 from lcaps_jax.util import devices
 from lcaps_jax.util.errors import ConfigError
-from lcaps_jax.viz import robustness, style, training, transforms
+from lcaps_jax.viz import capsules, robustness, style, training, transforms
 
 _IMAGES = 300  # test images that robustness is measured on
 _ROBUSTNESS = (
@@ -35,46 +37,29 @@ def write(
     data_dir: str | None = None,
     search_angles: Sequence[float] = (),
 ) -> None:
-    """Writes a page about trained networks, in the given order.
+    """Writes a page about the trained networks in the folders of some runs, in the given order.
 
-    Args:
-      workdirs: Folders of the runs.
-      path: HTML file to write.
-      checkpoint: Checkpoint to load, see ``load_model``.
-      data_dir: Folder of the data that robustness is measured on; by default the one that each network was trained on.
-      search_angles: Angles in degrees; networks with a canonical frame get a second curve with a rotation search.
-
-    Raises:
-      ConfigError: A folder holds no run or is named twice; or angles are given and no network has a frame.
-      CheckpointError: A checkpoint is damaged.
-      DataError: A test set cannot be loaded.
+    Robustness is measured on test images of ``data_dir``, by default those of each network's own data set. With angles,
+    in degrees, networks with a canonical frame get a second curve, with a rotation search.
     """
-    names, folders = list(map(str, workdirs)), list(map(pathlib.Path, workdirs))
+    folders = list(map(pathlib.Path, workdirs))
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise ConfigError(f"workdir={','.join(names)}: must name each run once.")
-    models = {name: load_model(name, checkpoint) for name in names}
-    images = {name: _test_images(model, data_dir) for name, model in models.items()}
-    framed = {name: model for name, model in models.items() if model.network.frame}
-    if search_angles and not framed:
-        raise ConfigError(f"search_angles={search_angles}: none of the networks was trained with a canonical frame.")
-    searching = {name: model.with_rotation_search(search_angles) for name, model in framed.items() if search_angles}
-    curves = {name: robustness.errors(model, images[name]) for name, model in models.items()}
-    curves |= {f"{name}, search": robustness.errors(model, images[name]) for name, model in searching.items()}
-    figure = robustness.error_curves(curves, {len(model.class_names) for model in models.values()})
-    angles = ", ".join(f"{angle:g}" for angle in search_angles)
-    caption = _ROBUSTNESS + f" The search rotates each image by {angles} degrees and combines the results." * bool(
-        angles
-    )
+        raise ConfigError(f"workdir={','.join(map(str, workdirs))}: must name each run once.")
+    models = {str(folder): load_model(folder, checkpoint) for folder in folders}
+    settings = [model.config.settings for model in models.values()]
+    logs = {name: read_metrics(folder) for name, folder in zip(models, folders)}
     has_ladder = any(isinstance(model.network.network, LadderCapsNet) for model in models.values())
-    network = _picture(apps.NETWORK.read_bytes(), "The ladder network", apps.NETWORK_CAPTION) if has_ladder else None
-    page = apps.template("report.html").render(
+    page = apps.TEMPLATES.get_template("report.html").render(
         title=" and ".join(folder.name for folder in folders),
-        errors=_errors(models),
-        network=network,
-        robustness=[_frames(name, model, images[name]) for name, model in framed.items()]
-        + [_picture(figure, "Errors under transformations", caption)],
+        models=models,
+        tests=list(dict.fromkeys(name for model in models.values() for name in model.results)),
+        parameters={name: sum(leaf.size for leaf in jax.tree.leaves(model.params)) for name, model in models.items()},
+        seconds={name: log[-1]["seconds"] if log else None for name, log in logs.items()},
+        network=_picture(apps.NETWORK.read_bytes(), "The ladder network", apps.NETWORK_CAPTION) if has_ladder else None,
+        robustness=_robustness(models, data_dir, search_angles),
         figures=_figures(folders),
-        settings=_settings(models),
+        # Networks of another kind may lack some of the settings.
+        settings={name: [str(each.get(name, "")) for each in settings] for name in dict.fromkeys(chain(*settings))},
         version=lcaps_jax.__version__,
         date=datetime.date.today().isoformat(),
     )
@@ -83,16 +68,32 @@ def write(
         path.write_text(page)
 
 
-def _test_images(model: Model, data_dir: str | None) -> Split:
-    """The first test images of the data set that a network was trained on."""
-    dataset, skip = model.config.data.dataset, model.config.data.skip_unreadable
-    about = {"data_dir": data_dir, "skip_unreadable": skip}
-    test = load_test_set(dataset, model.config, model.class_names, model.channels, **about)
-    return test.take(np.arange(min(_IMAGES, len(test))))
-
-
 def _picture(picture, alt: str, caption: str) -> dict[str, str]:
     return {"src": apps.data_uri(picture), "alt": alt, "caption": caption}
+
+
+def _robustness(models: Mapping[str, Model], data_dir: str | None, angles: Sequence[float]) -> list[dict[str, str]]:
+    """Errors under transformations, after the canonical frames of a rotated image for each network that has them."""
+    framed = {name: model for name, model in models.items() if model.network.frame}
+    if angles and not framed:
+        raise ConfigError(f"search_angles={angles}: none of the networks was trained with a canonical frame.")
+    searching = {name: model.with_rotation_search(angles) for name, model in framed.items() if angles}
+    images = {name: _test_images(model, data_dir) for name, model in models.items()}
+    curves = {name: robustness.errors(model, images[name]) for name, model in models.items()}
+    curves |= {f"{name}, search": robustness.errors(model, images[name]) for name, model in searching.items()}
+    figure = robustness.error_curves(curves, {len(model.class_names) for model in models.values()})
+    by = ", ".join(f"{angle:g}" for angle in angles)
+    search = f" The search rotates each image by {by} degrees and combines the class activities." if angles else ""
+    frames = [_frames(name, model, images[name]) for name, model in framed.items()]
+    return [*frames, _picture(figure, "Errors under transformations", _ROBUSTNESS + search)]
+
+
+def _test_images(model: Model, data_dir: str | None) -> Split:
+    """The first test images of the data set that a network was trained on."""
+    name, skip = model.config.data.dataset, model.config.data.skip_unreadable
+    network = model.config, model.class_names, model.channels
+    test = load_test_set(name, *network, data_dir=data_dir, skip_unreadable=skip)
+    return test.take(np.arange(len(test))[:_IMAGES])
 
 
 def _frames(name: str, model: Model, shown: Split) -> dict[str, str]:
@@ -100,51 +101,22 @@ def _frames(name: str, model: Model, shown: Split) -> dict[str, str]:
     amounts = robustness.AMOUNTS[transforms.ROTATION]
     images = np.repeat(shown.images[:1], len(amounts), axis=0).astype(np.float32) / 255
     rotated = np.asarray(transforms.transform(images, transforms.ROTATION, amounts))
-    figure = transforms.in_frames(rotated, model(rotated), [f"{amount:g}°" for amount in amounts])
+    output = model(rotated)
+    figure = Figure(figsize=(0.6 * len(amounts), 0.85), layout="constrained")
+    for i, axes in enumerate(figure.subplots(1, len(amounts))):
+        style.show_image(axes, style.as_uint8(rotated[i]))
+        capsules.show_view(axes, output, i)
+        axes.set_title(f"{amounts[i]:g}°", fontsize=7)
     return _picture(figure, f"Frames of {name}", f"{name}: the first test image, rotated. {style.FRAME_CAPTION}")
 
 
-def _errors(models: Mapping[str, Model]) -> list[list[str]]:
-    """A table with a row for each network: its errors with their intervals, its size, and how long it was trained."""
-    sets = list(dict.fromkeys(name for model in models.values() for name in model.results))
-    rows = [["run", *(f"error on {test}" for test in sets), "network", "parameters", "steps", "minutes"]]
-    for name, model in models.items():
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(model.params))
-        log = read_metrics(pathlib.Path(name))
-        trained = [f"{model.step:,}", f"{log[-1]['seconds'] / 60:.1f}" if log else ""]
-        errors = [_error(model.results.get(test)) for test in sets]
-        rows.append([name, *errors, model.config.settings["model"], f"{parameters:,}", *trained])
-    return rows
-
-
-def _error(result: Mapping | None) -> str:
-    if not result:
-        return ""
-    low, high = result["ci95"]
-    text = f"{result['error']:.2f} % ({low:.2f} to {high:.2f}) of {result['count']:,}"
-    if "images" in result:
-        text += f", {result['images']}"
-    if "stop_at_error" in result:
-        text += f", with --stop_at_error={result['stop_at_error']:g}"
-    return text
-
-
-def _settings(models: Mapping[str, Model]) -> list[list[str]]:
-    """A table with a row for each setting; networks of another kind may lack some."""
-    settings = [model.config.settings for model in models.values()]
-    names = dict.fromkeys(name for each in settings for name in each)
-    return [["setting", *models], *([name, *(str(each.get(name, "")) for each in settings)] for name in names)]
-
-
 def _figures(folders: Sequence[pathlib.Path]) -> dict[str, list[list[dict[str, str]]]]:
-    """The figures in the folders by the title of their kind, a column for each folder."""
+    """The figures in the folders by their kind in words, a column for each folder."""
 
     def column(folder, kind, title):
         paths = sorted((folder / style.FOLDER).glob(f"{kind}*.png"))
-        captions = [f"{folder}: {training.caption_of(path, kind)}" for path in paths]
-        return [_picture(path.read_bytes(), f"{title} of {folder}", text) for path, text in zip(paths, captions)]
+        return [_picture(path.read_bytes(), title, f"{folder}: {style.caption_of(path)}") for path in paths]
 
-    found = {
-        about.title: [column(folder, kind, about.title) for folder in folders] for kind, about in training.KINDS.items()
-    }
+    titles = {kind: kind.replace("_", " ").capitalize() for kind in training.CAPTIONS}
+    found = {title: [column(folder, kind, title) for folder in folders] for kind, title in titles.items()}
     return {title: columns for title, columns in found.items() if any(columns)}

@@ -101,7 +101,7 @@ def define_evaluation() -> None:
     flags.DEFINE_string("export", None, "File to write the network to as one program of jax.export.")
     flags.DEFINE_list(
         "search_angles", None,
-        "Degrees by which each image is turned, as -10,0,10; the activities are combined. Needs a network with a frame.",
+        "Degrees by which each image is turned, as -10,0,10; needs a network with a frame.",
     )  # fmt: skip
     flags.DEFINE_integer("batch_size", None, "Images of a step, over all devices. Default: the run's.", 1)
 
@@ -109,7 +109,7 @@ def define_evaluation() -> None:
 def define_distributed() -> None:
     """Defines the flags of an entry point that several processes run together."""
     flags.DEFINE_boolean(
-        "distributed", False, "This is one of several processes that train together; see docs/distributed.md."
+        "distributed", False, "This is one of several processes that train together; see docs/how_to/several_hosts.md."
     )
     flags.DEFINE_string("coordinator_address", None, "With --distributed: HOST:PORT of process 0.")
     flags.DEFINE_integer("num_processes", None, "With --distributed: number of processes.", 1)

@@ -1,7 +1,6 @@
 """What eval.py does with --images: classifies image files, prints a record of each, and draws a picture of each."""
 
 import contextlib
-import dataclasses
 import pathlib
 import re
 
@@ -16,72 +15,51 @@ _FOLDER = "classified"
 _PICTURE = re.compile(r"\d{3,}_.*\.png")
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How image files are read and what is written about them.
-
-    Attributes:
-      format: Form of the records, one of ``infer.image_files.FORMATS``. Programs read ``json`` and ``csv``, so that all
-        else goes to standard error and pictures are drawn into an ``output_dir`` alone.
-      output_dir: Folder of the pictures instead of the run's own.
-      invert: Whether black and white change places.
-      centre: Whether each image is a digit, to be centred as MNIST's are.
-      skip_unreadable: Whether files that cannot be read are left out and listed.
-    """
-
-    format: str = image_files.TEXT
-    output_dir: pathlib.Path | None = None
-    invert: bool = False
-    centre: bool = False
-    skip_unreadable: bool = False
-
-
-def classify_files(model: Model, pattern: str, workdir: pathlib.Path | None, options: Options) -> None:
+def classify_files(
+    model: Model,
+    pattern: str,
+    workdir: pathlib.Path | None,
+    format_: str = image_files.TEXT,
+    output_dir: pathlib.Path | None = None,
+    **options: bool,
+) -> None:
     """Prints the label of each image file, and draws a picture of each.
 
-    The labels do not wait for the pictures: where those cannot be written, the labels of all files come nevertheless.
+    Programs read the formats ``json`` and ``csv``, so there all else goes to standard error and pictures are drawn into
+    an ``output_dir`` alone. Where the pictures cannot be written, the labels of all files come nevertheless.
 
     Args:
       model: Model to classify with.
       pattern: Files, such as ``"photos/*.png"``.
       workdir: Folder of the run, whose pictures of earlier files are replaced; None for the folder ``classified``.
-      options: How files are read, and what is written.
+      format_: Form of the records, one of ``infer.image_files.FORMATS``.
+      output_dir: Folder of the pictures instead of the run's own.
+      **options: Options of ``infer.image_files.classify``.
 
     Raises:
       DataError: There is no such file, or one is not an image.
       ConfigError: The pictures could not be written, which is raised after the last label.
     """
-    for_people = options.format == image_files.TEXT
-    drawn, failure = for_people or options.output_dir is not None, None
+    for_people = format_ == image_files.TEXT
+    drawn, failure = for_people or output_dir is not None, None
     own = workdir / style.FOLDER / _FOLDER if workdir else pathlib.Path(_FOLDER)
-    place = options.output_dir or own
+    place = output_dir or own
     with contextlib.nullcontext() if for_people else messages_on_stderr() as records:
-        found = image_files.classify(
-            model, image_files.find(pattern), invert=options.invert, centre=options.centre,
-            skip_unreadable=options.skip_unreadable,
-        )  # fmt: skip
-        for number, (text, classified) in enumerate(image_files.formatted(found, options.format)):
+        found = image_files.classify(model, image_files.find(pattern), **options)
+        for number, (text, classified) in enumerate(image_files.formatted(found, format_)):
             if not devices.is_main():
                 continue
             write_line(text, records)
             if drawn and failure is None:
                 try:
-                    if number == 0 and workdir and not options.output_dir:
-                        _clear(own)
+                    if number == 0 and workdir and not output_dir:
+                        for path in own.glob("*.png"):  # of earlier files
+                            if _PICTURE.fullmatch(path.name):
+                                path.unlink()
                     transforms.draw_classified(classified, model.geometry, place, number)
                 except OSError as error:
                     failure = error
         if failure is not None:
-            raise ConfigError(
-                f"output_dir={place}: the pictures cannot be written ({failure}). The labels are complete; give "
-                "another output_dir."
-            )
+            raise ConfigError(f"output_dir={place}: cannot be written ({failure}). The labels above are complete.")
         if drawn:
             say(f"The pictures are in {place}.")
-
-
-def _clear(folder: pathlib.Path) -> None:
-    """Removes the pictures of earlier files."""
-    for path in folder.glob("*.png"):
-        if _PICTURE.fullmatch(path.name):
-            path.unlink()

@@ -11,12 +11,13 @@ import jax
 
 from lcaps_jax.data import api, folder
 from lcaps_jax.data.augment import shift_once
-from lcaps_jax.data.splits import Source, Split, TestSet, draw, hold_out
+from lcaps_jax.data.splits import DataError, Source, Split, draw, hold_out
 from lcaps_jax.infer.model import Model
 from lcaps_jax.train import workdir as folders
 from lcaps_jax.train.checkpoint import BEST, FOLDER, Checkpoints, check_path
 from lcaps_jax.train.config import Config, check
-from lcaps_jax.train.loop import fit, plan_of
+from lcaps_jax.train.loop import fit
+from lcaps_jax.train.plan import StepPlan
 from lcaps_jax.train.recipe import Facts, resolve
 from lcaps_jax.train.test_sets import compare_brightness, load_test_set
 from lcaps_jax.train.workdir import Stored
@@ -63,15 +64,16 @@ def train(given: Mapping[str, Any], workdir: str | pathlib.Path) -> None:
     skip_unreadable = settings.get("skip_unreadable", False)
     source = api.load(dataset, data_dir, settings.get("image_size"), skip_unreadable=skip_unreadable)
     train_split, validation = _training_parts(settings, source)
-    chosen: Mapping[str, Any] = {} if stored is None else stored.chosen
-    if stored is None:
+    if stored is not None:
+        chosen = stored.chosen
+    else:
         facts = Facts(dataset, len(train_split), source.image_size, source.max_shift, jax.device_count())
         config, chosen = resolve(given, facts, len(source.class_names))
     now = Stored.of(config, chosen, source, len(train_split))
     if stored is not None:
         stored.check_same_data(now, workdir)
         now = dataclasses.replace(now, sessions=stored.sessions)
-    plan_of(config, len(train_split))  # refuses a batch larger than the set
+    StepPlan(len(train_split), config.schedule)  # refuses a batch larger than the set
     devices.check_batch_size(config.schedule.batch_size)
     tests = _test_sets(config, source, now)
 
@@ -95,9 +97,7 @@ def _with_paths(given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("dataset", "sample") == "sample":
         try:
             folder.find(data_dir)
-        except ConfigError:
-            raise
-        except ValueError as error:
+        except DataError as error:
             if not set(given.get("eval_datasets", ())) - {"sample"}:
                 raise ConfigError(
                     f"data_dir={data_dir}: is not used by the bundled sample, and not a folder of images. {error}"
@@ -116,8 +116,7 @@ def _training_parts(settings: Mapping[str, Any], source: Source) -> tuple[Split,
     Raises:
       ConfigError: Training is to stop by its validation error, and there is no image to validate on.
     """
-    train_split, validation = source.train, source.validation
-    seed = settings.get("seed", 0)
+    train_split, validation, seed = source.train, source.validation, settings.get("seed", 0)
     if count := settings.get("validation_size", 0):
         if validation is not None:
             say(f"{count} training images are held out, so the set's own validation part is not used.")
@@ -134,7 +133,7 @@ def _training_parts(settings: Mapping[str, Any], source: Source) -> tuple[Split,
     return train_split, validation
 
 
-def _test_sets(config: Config, source: Source, stored: Stored) -> dict[str, TestSet]:
+def _test_sets(config: Config, source: Source, stored: Stored) -> dict[str, Split]:
     """The test sets by name, checked to fit the network and the devices' memory."""
     data = config.data
     if data.skip_unreadable and folder.NAME not in (data.dataset, *config.evaluation.eval_datasets):
@@ -151,18 +150,14 @@ def _test_sets(config: Config, source: Source, stored: Stored) -> dict[str, Test
     return tests
 
 
-def _on_epoch(config: Config, source: Source, tests: Mapping[str, TestSet], workdir: pathlib.Path):
+def _on_epoch(config: Config, source: Source, tests: Mapping[str, Split], workdir: pathlib.Path):
     """What happens after each evaluation: results, and pictures at most once a minute, because they take seconds."""
     drawn = time.monotonic()
 
     def on_epoch(evaluations, state, step, is_last):
         nonlocal drawn
         model = Model(config.network, state.params, config, source.class_names, source.channels, step)
-        stop_at = config.evaluation.stop_at_error
-        # Results of later steps go with their network.
-        folders.add_results(
-            workdir, evaluations, tests, step, about={"stop_at_error": stop_at} if stop_at else {}, later_too=False
-        )
+        folders.add_results(workdir, config, evaluations, tests, step, later_too=False)
         if is_last or time.monotonic() - drawn >= _SECONDS_BETWEEN_PICTURES:
             training.write_figures(model, workdir, evaluations, tests)
             drawn = time.monotonic()

@@ -4,7 +4,7 @@ from lcaps_jax.data.affnist import Affnist
 from lcaps_jax.data.api import DataConfig, load, load_test
 from lcaps_jax.data.augment import AugmentConfig
 from lcaps_jax.data.brightness import Brightness
-from lcaps_jax.data.splits import DataError, Source, Split, TestSet
+from lcaps_jax.data.splits import DataError, Source, Split
 
 __all__ = [
     "Affnist",
@@ -14,7 +14,6 @@ __all__ = [
     "DataError",
     "Source",
     "Split",
-    "TestSet",
     "load",
     "load_test",
 ]

@@ -1,6 +1,4 @@
-"""The order of an epoch and random changes of the images, inside jit and drawn from keys.
-
-A resumed run therefore draws what an uninterrupted one does.
+"""The order of an epoch and random changes of the images, drawn from keys, so that a resumed run draws the same.
 
 Axes: ``B`` images of a batch, ``N`` images of a set, ``I`` their size, ``C`` channels.
 """
@@ -25,43 +23,26 @@ _DISTORTION = 1
 class AugmentConfig:
     """Random changes of the training images."""
 
-    max_shift: int = setting(
-        0, "Training images are shifted at random by up to this many pixels along each axis.", minimum=0
-    )
+    max_shift: int = setting(0, "Training images are shifted at random by up to this many pixels each way.", minimum=0)
     flip: str = setting(
         NO_FLIP,
-        "Training images are mirrored at random: left and right (horizontal), top and bottom (vertical), both, or "
-        "none.",
+        "Training images are mirrored at random: left and right (horizontal), vertical, or both.",
         choices=FLIPS,
     )
     max_rotation: float = setting(
-        0.0,
-        "Training images are turned at random by up to this many degrees each way, before they are shifted.",
-        minimum=0.0,
-        maximum=180.0,
+        0.0, "Training images are turned at random by up to this many degrees each way.", minimum=0.0, maximum=180.0
     )
     max_scale: float = setting(
-        1.0,
-        "Training images are scaled at random by up to this factor, up or down, before they are shifted.",
-        minimum=1.0,
-        maximum=4.0,
+        1.0, "Training images are scaled at random by up to this factor, up or down.", minimum=1.0, maximum=4.0
     )
     max_brightness: float = setting(
-        0.0,
-        "The brightness of training images is multiplied at random by 1 plus or minus up to this.",
-        minimum=0.0,
-        maximum=1.0,
+        0.0, "Training images are brightened at random by a factor of 1 plus or minus this.", minimum=0.0, maximum=1.0
     )
 
     @property
     def moves(self) -> bool:
         """Whether images are mirrored, turned or scaled."""
         return (self.flip, self.max_rotation, self.max_scale) != (NO_FLIP, 0.0, 1.0)
-
-    @property
-    def distorts(self) -> bool:
-        """Whether images change otherwise than by a shift."""
-        return self.moves or self.max_brightness != 0.0
 
 
 @jax.jit(static_argnums=2)
@@ -91,10 +72,7 @@ def shift(images: Array, offsets: Array, max_shift: int) -> jax.Array:
 
 
 def shift_once(images: np.ndarray, max_shift: int, seed: int = 0) -> np.ndarray:
-    """Shifts each image ``[N, I, I, C]`` by up to ``max_shift`` pixels each way, as ``shift`` does, for good.
-
-    Test sets use seed 0.
-    """
+    """Shifts each image ``[N, I, I, C]`` by up to ``max_shift`` pixels each way, always alike; test sets use seed 0."""
     offsets = np.random.default_rng(seed).integers(-max_shift, max_shift + 1, (len(images), 2))
     return np.asarray(shift(images, offsets, max_shift))
 
@@ -105,19 +83,12 @@ def keys_of(key: jax.Array, positions: Array) -> jax.Array:
 
 
 def augment(images: Array, key: jax.Array, positions: Array, config: AugmentConfig) -> Array:
-    """Distorts training images at random, and then shifts them.
+    """Distorts training images ``[B, I, I, C]`` at random, which makes them float32 in [0, 1], and then shifts them.
 
-    Args:
-      images: Images, ``[B, I, I, C]``; bytes where they are distorted.
-      key: Random key of the step.
-      positions: Places of the images in the global batch, ``[B]``; each image draws by its own, so that one device and
-        many see the same images.
-      config: What may change. Shifts do not depend on the other changes, which draw from streams of their own.
-
-    Returns:
-      ``[B, I, I, C]``; float32 in [0, 1] where they are distorted.
+    Each image draws by the step's key and its own of the ``positions [B]`` in the global batch, so that one device and
+    many see the same images. Shifts do not depend on the other changes, which draw from streams of their own.
     """
-    if config.distorts:
+    if config.moves or config.max_brightness:
         own = jax.vmap(jax.random.fold_in, (0, None))(keys_of(key, positions), _DISTORTION)
         images = _distort(to_unit_range(images), own, config)
     if not config.max_shift:
@@ -127,17 +98,9 @@ def augment(images: Array, key: jax.Array, positions: Array, config: AugmentConf
 
 
 def _distort(images: jax.Array, keys: jax.Array, config: AugmentConfig) -> jax.Array:
-    """Flips, turns and scales images about their middle, bilinear, and changes their brightness.
+    """Flips, turns and scales images ``[B, I, I, C]`` in [0, 1] about their middle, and changes their brightness.
 
-    What comes in from outside has the colour of the image's background.
-
-    Args:
-      images: Images in [0, 1], ``[B, I, I, C]``.
-      keys: Random key of each image, ``[B]``.
-      config: What may change.
-
-    Returns:
-      ``[B, I, I, C]`` in [0, 1].
+    Each image has a key of ``keys [B]``. What comes in from outside has the colour of the image's background.
     """
 
     def draw(key):

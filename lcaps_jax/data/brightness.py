@@ -53,13 +53,7 @@ class Brightness:
         return np.any(np.abs(measured - np.array(self.mean)) > far, axis=1)
 
     def warning(self, what: str, measured: np.ndarray, share: float = 0.0) -> str | None:
-        """A line about images whose background is unlike that of the set.
-
-        Args:
-          what: Name of the images in the line.
-          measured: Their brightness, ``[N, 2]``.
-          share: Share of them up to which nothing is said.
-        """
+        """A line about images, named ``what``, of brightness ``measured [N, 2]``, if a larger share is unlike these."""
         unlike = self.unlike(measured)
         if unlike.sum() <= share * len(measured):
             return None

@@ -12,9 +12,7 @@ from lcaps_jax.data.splits import Source, Split
 SAMPLE, EXPANDED = "sample", "expanded_mnist"
 # Sets of white digits on black that are fitted into 20x20 pixels, with their centre of mass in the middle.
 MNIST_FORM = (SAMPLE, "mnist", EXPANDED)
-# Pixels along a side of expanded MNIST, and those by which its digits are shifted at most, each way.
-SIZE = 40
-MAX_SHIFT = 6
+SIZE, MAX_SHIFT = 40, 6  # pixels along a side of expanded MNIST, and by which its digits are shifted at most
 _SAMPLE_FILE = pathlib.Path(__file__).parent / "sample.npz"
 
 
@@ -26,15 +24,9 @@ def load_sample(**unused) -> Source:
     return Source(train, test, tuple("0123456789"), train.images.shape[1])
 
 
-def load_expanded(data_dir: str | None = None, **unused) -> Source:
-    """MNIST on a black 40x40 canvas: training digits in the middle, to be shifted when used, test digits shifted.
-
-    Raises:
-      DataError: MNIST cannot be loaded.
-    """
+def load_expanded(data_dir: str = "", **unused) -> Source:
+    """MNIST on a black 40x40 canvas: training digits in the middle, to be shifted when used, test digits shifted."""
     digits = tfds.load("mnist", data_dir)
-    train, test = (fit_size(split.images, SIZE) for split in (digits.train, digits.test))
-    test = shift_once(test, MAX_SHIFT)
-    return Source(
-        Split(train, digits.train.labels), Split(test, digits.test.labels), digits.class_names, SIZE, MAX_SHIFT
-    )
+    train = Split(fit_size(digits.train.images, SIZE), digits.train.labels)
+    test = Split(shift_once(fit_size(digits.test.images, SIZE), MAX_SHIFT), digits.test.labels)
+    return Source(train, test, digits.class_names, SIZE, MAX_SHIFT)

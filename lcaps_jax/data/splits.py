@@ -3,10 +3,10 @@
 Axes: ``N`` images, ``I`` their size, ``C`` channels, ``J`` classes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
-from typing import Any, Protocol
+from typing import Any
 import unicodedata
 
 import numpy as np
@@ -20,7 +20,7 @@ class DataError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Labelled images.
+    """Labelled images in memory.
 
     Attributes:
       images: Images, ``[N, I, I, C]`` uint8.
@@ -37,7 +37,7 @@ class Split:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the parts that are in memory at a time."""
+        """Bytes of the images and labels."""
         return self.images.nbytes + self.labels.nbytes
 
     @property
@@ -45,41 +45,9 @@ class Split:
         """Channels of the images, C."""
         return self.images.shape[-1]
 
-    def parts(self) -> Iterator["Split"]:
-        """The images part by part, in order, all of one size."""
-        yield self
-
     def take(self, index: np.ndarray) -> "Split":
         """The images at ``index``, and their labels."""
         return Split(self.images[index], self.labels[index])
-
-
-class TestSet(Protocol):
-    """Labelled images to test on, in memory as in ``Split``, or generated part by part as in ``affnist.Affnist``."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Labels of all images, ``[N]`` int32."""
-
-    @property
-    def about(self) -> Mapping[str, Any]:
-        """Facts about the images, which results on them repeat."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the parts that are in memory at a time."""
-
-    @property
-    def channels(self) -> int:
-        """Channels of the images, C."""
-
-    def parts(self) -> Iterator[Split]:
-        """The images part by part, in order, all of one size."""
-
-    def take(self, index: np.ndarray) -> Split:
-        """The images at ``index``, and their labels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,31 +76,15 @@ class Source:
         return self.train.channels
 
 
-def check_split(split: TestSet, classes: int, what: str) -> None:
-    """Raises DataError for an empty part, labels that are no classes, or images that are not bytes.
-
-    Args:
-      split: Part to be checked.
-      classes: Number of classes, J.
-      what: Name of the part in the message.
-    """
+def check_split(split: Split, classes: int, what: str) -> None:
+    """Raises DataError about ``what``, a part without images, with images that are not bytes, or labels of no class."""
     if not len(split):
         raise DataError(f"{what} has no images.")
-    if isinstance(split, Split) and split.images.dtype != np.uint8:
+    if split.images.dtype != np.uint8:
         raise DataError(f"{what} has images of the type {split.images.dtype}: they must be bytes (uint8), 0 to 255.")
     bad = split.labels[(split.labels < 0) | (split.labels >= classes)]
     if bad.size:
         raise DataError(f"{what} has the label {bad[0]}: labels must be 0 to {classes - 1}.")
-
-
-def sameness(images: np.ndarray) -> str | None:
-    """In which way images ``[N, I, I, C]`` cannot be told apart, in words; None where they can."""
-    low, high = images.min(), images.max()
-    if low == high:
-        return f"all {len(images)} images have the value {low} in every pixel"
-    if len(images) > 1 and all(np.array_equal(image, images[0]) for image in images[1:]):
-        return f"all {len(images)} images are the same"
-    return None
 
 
 def fingerprint(split: Split, class_names: Sequence[str]) -> dict[str, str]:
@@ -148,11 +100,7 @@ def fingerprint(split: Split, class_names: Sequence[str]) -> dict[str, str]:
 
 
 def hold_out(split: Split, validation_size: int, seed: int) -> tuple[Split, Split]:
-    """Divides a training part at random into what is left and ``validation_size`` images.
-
-    Raises:
-      DataError: No image would be left.
-    """
+    """Divides a training part at random into what is left, at least one image, and ``validation_size`` images."""
     if validation_size >= len(split):
         raise DataError(
             f"validation_size={validation_size}: must be at most {len(split) - 1}, because the training part has "
@@ -164,37 +112,21 @@ def hold_out(split: Split, validation_size: int, seed: int) -> tuple[Split, Spli
 
 
 def draw(split: Split, train_size: int, seed: int) -> Split:
-    """Draws ``train_size`` of the training images at random.
-
-    Raises:
-      DataError: There are fewer images.
-    """
+    """Draws ``train_size`` of the training images at random."""
     if train_size > len(split):
-        raise DataError(
-            f"train_size={train_size}: must be at most {len(split)}, the number of images that are left to train on."
-        )
+        raise DataError(f"train_size={train_size}: must be at most {len(split)}, the number of training images left.")
     return split.take(np.sort(np.random.default_rng(seed).permutation(len(split))[:train_size]))
 
 
 def match_classes(dataset: str, split: Split, names: Sequence[str], class_names: Sequence[str] | None) -> Split:
-    """The same images with the labels of a network that knows the classes in another order.
-
-    Args:
-      dataset: Name of the set, for the message.
-      split: Images and labels.
-      names: Names of the set's classes, in the order of its labels.
-      class_names: Names of the network's classes; None takes any.
-
-    Raises:
-      DataError: The set has other classes than the network.
-    """
+    """The same images with the labels of a network, whose ``class_names`` are the set's ``names`` in another order."""
     if class_names is None or tuple(names) == tuple(class_names):
         return split
     labels = {normal_form(name): label for label, name in enumerate(class_names)}
     if set(map(normal_form, names)) != set(labels):
         raise DataError(
-            f"dataset={dataset}: must have the network's classes, {listed(class_names)}, by which labels are matched; "
-            f"it has {listed(names)}."
+            f"dataset={dataset}: must have the network's classes, {_listed(class_names)}, by which labels are matched; "
+            f"it has {_listed(names)}."
         )
     order = np.array([labels[normal_form(name)] for name in names], np.int32)
     return dataclasses.replace(split, labels=order[split.labels])
@@ -205,6 +137,5 @@ def normal_form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first ten names, and how many there are if there are more."""
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f", ... ({len(names)})" if len(names) > 10 else "")

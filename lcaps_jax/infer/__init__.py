@@ -1,0 +1,1 @@
+"""Trained networks: loading them, predicting with them, exporting them."""

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lcaps_jax.data.augment import to_unit_range
-from lcaps_jax.util.files import write_json, write_whole
 from lcaps_jax.infer.model import Model
+from lcaps_jax.util.errors import ConfigError
+from lcaps_jax.util.files import write_json, write_whole
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _OF_FRAME = ("centre", "matrix", "empty")  # fields of a frame, which are results with "frame_" before them
@@ -19,11 +20,10 @@ _OF_FRAME = ("centre", "matrix", "empty")  # fields of a frame, which are result
 def export(model: Model, path: str | pathlib.Path) -> pathlib.Path:
     """Writes a network as a program of ``jax.export``, and beside it, as ``FILE.json``, its classes and its input.
 
-    The program takes images ``[N, I, I, C]`` uint8 of the size that the network was trained on, of any number N of at
-    least 1. It gives a dictionary: ``label``, the index of the most active class, ``[N]`` int32; ``activity``,
-    ``[N, J]``; ``pose``, ``[N, J, D]``, where the network has poses; ``frame_centre``, ``[N, 2]``, ``frame_matrix``,
-    ``[N, 2, 2]``, and ``frame_empty``, ``[N]`` bool, where the network sees images in their canonical frame (``frames.Frame``);
-    and ``angle``, ``[N]``, after a search.
+    The program takes at least one image of the size that the network was trained on, ``[N, I, I, C]`` uint8. It returns
+    a dictionary: ``label``, the index of the most active class, ``[N]`` int32; ``activity``, ``[N, J]``; ``pose``,
+    ``[N, J, D]``, for a network with poses; ``frame_centre``, ``[N, 2]``, ``frame_matrix``, ``[N, 2, 2]``, and
+    ``frame_empty``, ``[N]`` bool, for a network with a canonical frame; and ``angle``, ``[N]``, after a search.
 
     Args:
       model: Trained network.

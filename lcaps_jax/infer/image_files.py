@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import glob
 import io
+import itertools
 import json
 import pathlib
 from typing import Any
@@ -17,7 +18,7 @@ from lcaps_jax.data.image_io import Placement, list_faults, placed, read, survey
 from lcaps_jax.data.mnist import MNIST_FORM
 from lcaps_jax.data.splits import DataError
 from lcaps_jax.infer.model import Model
-from lcaps_jax.nn.outputs import Output
+from lcaps_jax.nn import Output
 from lcaps_jax.ops import frames
 from lcaps_jax.train.log import rounded
 from lcaps_jax.util.process import say
@@ -30,20 +31,12 @@ _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet runs as a formula begins w
 
 @dataclasses.dataclass(frozen=True)
 class Classified:
-    """A classified image file.
-
-    Attributes:
-      file: Path of the file.
-      image: Image as the network saw it, ``[I, I, C]`` uint8.
-      output: Output of the network, ``B`` = 1.
-      placement: Where the pixels of the image are in the file.
-      class_names: Names of the classes.
-    """
+    """A classified image file."""
 
     file: pathlib.Path
-    image: np.ndarray
-    output: Output
-    placement: Placement
+    image: np.ndarray  # as the network saw it, [I, I, C] uint8
+    output: Output  # of the network, B = 1
+    placement: Placement  # where the pixels of the image are in the file
     class_names: Sequence[str]
 
     @property
@@ -59,22 +52,9 @@ class Classified:
         frame = jax.tree.map(lambda x: x[0], self.output.view.frame)
         return jax.device_get(frames.scaled(frame, self.placement.scale, self.placement.offset))
 
-    def line(self) -> str:
-        """The label, the most active classes, and the frame and its angle where the network uses one."""
-        activity = self.output.activity[0]
-        best = np.argsort(-activity, kind="stable")[:_NAMED]
-        line = f"{self.file}: {self.label}   ({', '.join(f'{self.class_names[j]} {activity[j]:.3f}' for j in best)})"
-        if (frame := self.frame) is not None:
-            (row, column), ((a, b), (c, d)) = frame.centre, frame.matrix
-            line += f"   frame at row {row:.1f}, column {column:.1f}, matrix [{a:.2f} {b:.2f}; {c:.2f} {d:.2f}]"
-            line += " (the image is empty)" if frame.empty else ""
-            if (angle := self.output.view.angle) is not None:
-                line += f", rotated by {angle[0]:g} degrees"
-        return line
-
     def record(self) -> dict[str, Any]:
         """The file, its label and all activities, and the frame and its angle where the network uses one."""
-        activity = {name: rounded(value) for name, value in zip(self.class_names, self.output.activity[0])}
+        activity = dict(zip(self.class_names, map(rounded, self.output.activity[0])))
         record: dict[str, Any] = {"file": str(self.file), "label": self.label, "activity": activity}
         if (frame := self.frame) is not None:
             row, column = map(rounded, frame.centre)
@@ -84,23 +64,27 @@ class Classified:
                 record["angle"] = rounded(float(angle[0]))
         return record
 
+    def line(self) -> str:
+        """The record as a line of text, with the most active classes alone."""
+        record = self.record()
+        best = sorted(record["activity"].items(), key=lambda item: -item[1])[:_NAMED]
+        line = f"{self.file}: {self.label}   ({', '.join(f'{name} {value:.3f}' for name, value in best)})"
+        if frame := record.get("frame"):
+            (a, b), (c, d) = frame["matrix"]
+            line += f"   frame at row {frame['row']:.1f}, column {frame['column']:.1f}, "
+            line += f"matrix [{a:.2f} {b:.2f}; {c:.2f} {d:.2f}]{' (the image is empty)' if frame['empty'] else ''}"
+        return line + (f", rotated by {record['angle']:g} degrees" if "angle" in record else "")
+
 
 def formatted(found: Iterable[Classified], form: str) -> Iterator[tuple[str, Classified]]:
-    """Each classified file after its text: a line to read, a JSON object, or a line of CSV, the first with a header.
-
-    Args:
-      found: Classified files.
-      form: One of ``FORMATS``.
-    """
+    """Each classified file after its text in one of ``FORMATS``; the first line of CSV comes with a header above it."""
     for number, classified in enumerate(found):
-        if form == TEXT:
-            text = classified.line()
-        elif form == JSON:
-            text = json.dumps(classified.record())
-        else:
+        if form == CSV:
             cells = _flat(classified.record())
-            text = _csv(list(cells.values()) if number else list(cells), *([] if number else [list(cells.values())]))
-        yield text, classified
+            header = "" if number else f"{_csv(cells)}\n"
+            yield header + _csv(cells.values()), classified
+        else:
+            yield classified.line() if form == TEXT else json.dumps(classified.record()), classified
 
 
 def _flat(group: Mapping | Sequence, prefix: str = "") -> dict[str, Any]:
@@ -112,22 +96,16 @@ def _flat(group: Mapping | Sequence, prefix: str = "") -> dict[str, Any]:
     return cells
 
 
-def _csv(*rows: Sequence) -> str:
-    """Lines of CSV in which text that a spreadsheet would run as a formula begins with an apostrophe."""
+def _csv(cells: Iterable) -> str:
+    """A line of CSV in which text that a spreadsheet would run as a formula begins with an apostrophe."""
     text = io.StringIO()
-    safe = [
-        [f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell for cell in row] for row in rows
-    ]
-    csv.writer(text, lineterminator="\n").writerows(safe)
-    return text.getvalue().removesuffix("\n")
+    safe = [f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell for cell in cells]
+    csv.writer(text, lineterminator="").writerow(safe)
+    return text.getvalue()
 
 
 def find(pattern: str) -> list[pathlib.Path]:
-    """The files that match a pattern such as ``"photos/*.png"``, in which ``**`` stands for any folders.
-
-    Raises:
-      DataError: There is no such file.
-    """
+    """The files that match a pattern such as ``"photos/*.png"``; ``**`` stands for any folders. None is a DataError."""
     names = [pattern] if pathlib.Path(pattern).is_file() else glob.glob(pattern, recursive=True)
     files = [path for path in sorted(map(pathlib.Path, names)) if path.is_file()]
     if not files:
@@ -137,54 +115,37 @@ def find(pattern: str) -> list[pathlib.Path]:
 
 
 def classify(
-    model: Model,
-    files: Sequence[pathlib.Path],
-    *,
-    invert: bool = False,
-    centre: bool = False,
-    skip_unreadable: bool = False,
+    model: Model, files: Sequence[pathlib.Path], *, invert=False, centre=False, skip_unreadable=False
 ) -> Iterator[Classified]:
     """Classifies image files, which are scaled down and padded to the network's size.
 
-    After the last file it warns about images whose brightness differs from that of the training data.
-
-    Args:
-      model: Trained network.
-      files: Image files.
-      invert: Whether to exchange black and white.
-      centre: Whether each image is a digit, to be cut out and centred as MNIST's digits are.
-      skip_unreadable: Whether files that cannot be read are left out and listed after the last file.
-
-    Raises:
-      DataError: A file is not an image, which is found before any is classified; or ``centre`` is given for a network
-        that was not trained on MNIST's digits.
+    ``invert`` exchanges black and white; ``centre`` cuts digits out and centres them as MNIST's are. A file that is not
+    an image is a DataError before any is classified; ``skip_unreadable`` leaves such files out and lists them at the
+    end. There also comes a warning about images whose brightness differs from that of the training data.
     """
     dataset = model.config.data.dataset
     if centre and dataset not in MNIST_FORM:
-        raise DataError(
-            f"centre={centre}: the network was trained on {dataset}; centring is for networks trained on "
-            f"{', '.join(MNIST_FORM)}."
-        )
+        names = ", ".join(MNIST_FORM)
+        raise DataError(f"centre=True: the network was trained on {dataset}; centring is for those trained on {names}.")
     surveyed = survey(files, skip_unreadable)
-    faults, measured = dict(surveyed.faults), []
-    for start in range(0, len(surveyed.files), _BATCH):
-        seen = {}
-        for file in surveyed.files[start : start + _BATCH]:
+
+    def readable() -> Iterator[tuple[pathlib.Path, np.ndarray, Placement]]:
+        for file in surveyed.files:
             try:
-                seen[file] = placed(read(file, model.channels, surveyed.shallow), model.image_size, invert, centre)
+                yield file, *placed(read(file, model.channels, surveyed.shallow), model.image_size, invert, centre)
             except DataError as error:
                 if not skip_unreadable:
                     raise
-                faults[file] = str(error)
-        if not seen:
-            continue
-        images = np.stack([image for image, _ in seen.values()])
+                surveyed.faults[file] = str(error)
+
+    pictures, measured = readable(), []
+    while batch := list(itertools.islice(pictures, _BATCH)):
+        images = np.stack([image for _, image, _ in batch])
         measured.append(brightness(images))
         output = model(images)
-        for i, (file, (image, placement)) in enumerate(seen.items()):
-            yield Classified(
-                file, image, jax.tree.map(lambda x, i=i: x[i : i + 1], output), placement, model.class_names
-            )
-    list_faults(faults, len(files))
+        for i, (file, image, placement) in enumerate(batch):
+            one = jax.tree.map(lambda x, i=i: x[i : i + 1], output)
+            yield Classified(file, image, one, placement, model.class_names)
+    list_faults(surveyed.faults, len(files))
     if model.brightness and measured and (warning := model.brightness.warning("images", np.concatenate(measured))):
         say(warning)

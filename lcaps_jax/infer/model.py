@@ -7,6 +7,7 @@ import functools
 import math
 import operator
 import pathlib
+from typing import cast
 
 import jax
 import numpy as np
@@ -32,9 +33,9 @@ class Predictions:
     """Predictions for N images.
 
     Attributes:
-      labels: Name of the most active class of each image, N of them.
-      activity: Activity of each class, ``[N, J]``, in the order of the model's class names.
-      pose: Class capsules, ``[N, J, D]``; None for a network without capsules.
+      labels: Name of the most active class of each image.
+      activity: Activity of each class, ``[N, J]``.
+      pose: Class capsules, ``[N, J, D]``; None without capsules.
       frame: Canonical frame of each image, in its pixels; None for a network without one.
       angle: Angle in degrees that a rotation search chose, ``[N]``; None without a search.
     """
@@ -83,28 +84,15 @@ class Model:
         return self.network.geometry(self.image_size)
 
     def __call__(self, images: np.ndarray) -> Output:
-        """Computes the network's output.
-
-        Args:
-          images: ``[N, I, I, C]``, uint8 or float in [0, 1]; N is at least 1.
-
-        Returns:
-          Output of NumPy arrays, ``[N, ...]``.
+        """The network's output, NumPy arrays ``[N, ...]``, for images ``[N, I, I, C]``, uint8 or float in [0, 1].
 
         Raises:
-          DataError: The images have another shape, type or range.
+          DataError: There is no image, or the images have another shape, type or range.
         """
         return jax.tree.map(lambda *parts: np.concatenate(parts), *self.batches(images))
 
     def batches(self, images: np.ndarray) -> Iterator[Output]:
-        """Computes outputs part by part, in order, so that the outputs of many images need not fit in memory.
-
-        Args:
-          images: Images, as for a call.
-
-        Raises:
-          DataError: The images have another shape, type or range.
-        """
+        """As a call, but part by part, so that the outputs of many images need not fit in memory."""
         images = self._checked(images)
         # Sizes are powers of two, so that calls with many different numbers of images compile few programs.
         size = min(_BATCH, 2 ** math.ceil(math.log2(len(images))))
@@ -118,8 +106,7 @@ class Model:
         """Classifies images.
 
         Args:
-          images: ``[N, I, I, C]``, or ``[N, I, I]`` where they are grey, uint8 or float in [0, 1]. They are computed
-            batch by batch, so N may be large; it may be 0.
+          images: ``[N, I, I, C]``, or ``[N, I, I]`` where they are grey, uint8 or float in [0, 1]; N may be 0.
 
         Raises:
           DataError: The images have another shape, type or range.
@@ -173,7 +160,7 @@ class Model:
 # All models share this function, so that models of the same network compile it once.
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(network: Preprocessed, params: dict, images: np.ndarray) -> Output:
-    return network.apply({"params": params}, to_unit_range(images))
+    return cast(Output, network.apply({"params": params}, to_unit_range(images)))
 
 
 def load_run(workdir: str | pathlib.Path, checkpoint: str | None = None) -> Model:
@@ -198,9 +185,7 @@ def load_run(workdir: str | pathlib.Path, checkpoint: str | None = None) -> Mode
         restored = checkpoints.restore_params(target, checkpoint)
     if restored is None:
         hint = " It is kept where validation_size was above 0, or a folder had a validation part."
-        raise ConfigError(
-            f"checkpoint={checkpoint}: {workdir} has none yet.{hint if checkpoint == BEST else ''}"
-        )
+        raise ConfigError(f"checkpoint={checkpoint}: {workdir} has none yet.{hint if checkpoint == BEST else ''}")
     params, step = restored
     return Model(
         config.network, params, config, stored.class_names, stored.channels, step, checkpoint,

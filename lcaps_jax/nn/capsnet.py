@@ -46,12 +46,7 @@ class DynamicRouting(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decodes the pose of one class into an image (Sabour et al. 2017, Figure 2).
-
-    Attributes:
-      pixels: Number of values of an image, I*I*C.
-      dtype: Type of the computation.
-    """
+    """Decodes the pose of one class into an image of so many pixels, I*I*C (Sabour et al. 2017, Figure 2)."""
 
     pixels: int
     dtype: str = "float32"
@@ -93,20 +88,8 @@ class CapsNet(Network):
         return self.primary.geometry(image_size) if hasattr(self.primary, "geometry") else None
 
     @nn.compact
-    def __call__(
-        self,
-        images: jax.Array,
-        labels: jax.Array | None = None,
-        keys: jax.Array | None = None,
-        train: bool = False,
-    ) -> CapsNetOutput:
-        """Class capsules of images.
-
-        Args:
-          images: Images in [0, 1], ``[B, H, W, C]``.
-          labels: Classes to reconstruct, ``[B]``, as in training; None for the predicted ones.
-          keys: Not used by this network.
-          train: Not used by this network.
+    def __call__(self, images: jax.Array, labels=None, keys=None, train: bool = False) -> CapsNetOutput:
+        """Class capsules of images ``[B, H, W, C]`` in [0, 1], and reconstructions by the labels or predictions.
 
         Raises:
           ConfigError: Images are too small for the kernels.

@@ -38,24 +38,10 @@ class ConvNet(Network):
         return {"filters": 32} if name == "small" else super().preset(name, image_size, given)
 
     @nn.compact
-    def __call__(
-        self,
-        images: jax.Array,
-        labels: jax.Array | None = None,
-        keys: jax.Array | None = None,
-        train: bool = False,
-    ) -> ConvNetOutput:
-        """Class probabilities of images.
+    def __call__(self, images: jax.Array, labels=None, keys=None, train: bool = False) -> ConvNetOutput:
+        """Class probabilities of images ``[B, H, W, C]`` in [0, 1].
 
-        Args:
-          images: Images in [0, 1], ``[B, H, W, C]``.
-          labels: Not used by this network.
-          keys: Random keys of the dropout in training, ``[B]``. Each image draws by its own key, so that one device and
-            many see the same network.
-          train: Whether dropout is applied.
-
-        Returns:
-          The activity is the probability of each class.
+        Training drops features by the random key of each image, so that one device and many see the same network.
         """
         del labels
         filters = (self.filters, self.filters, max(1, self.filters // 2))

@@ -89,15 +89,7 @@ def _bias_initializer(uniform: bool, width: int):
 
 
 class ClassNetworks(nn.Module):
-    """Hidden layers of the J class networks on the code vector, as one stacked computation (Table 1).
-
-    Attributes:
-      classes: Number of classes, J.
-      widths: Widths of the layers.
-      uniform_biases: Whether biases start uniform, as in the released graph, instead of at zero.
-      dtype: Type of the computation.
-      last_is_linear: Whether the last layer has no ReLU.
-    """
+    """Hidden layers of the J class networks on the code vector, as one stacked computation (Table 1)."""
 
     classes: int
     widths: tuple[int, ...]
@@ -158,9 +150,7 @@ class LadderLayer(nn.Module):
         kept, code = pruned.capsules, pruned.code
         k, dim = kept.shape[-2:]
         hidden_widths, weight_widths = self._widths(k, dim)
-        networks = functools.partial(
-            ClassNetworks, self.classes, uniform_biases=self.uniform_biases, dtype=self.dtype
-        )
+        networks = functools.partial(ClassNetworks, self.classes, uniform_biases=self.uniform_biases, dtype=self.dtype)
 
         contribution = networks(weight_widths, last_is_linear=True, name="contribution")(code)
         contribution = nn.sigmoid(contribution.astype(jnp.float32))
@@ -261,7 +251,6 @@ class LadderCapsNet(Network):
       ladder: Layer from ``Pruned`` to ``LadderOutput``.
       class_loss: Function of the output and the labels ``[B]`` to a loss of each example, ``[B]``.
       code_loss: Function of the code vector and the activities of the primary capsules, both ``[B, n]``, to ``[B]``.
-      code_loss_weight: Weight epsilon of the code loss.
     """
 
     primary: nn.Module = part(PrimaryCapsules)
@@ -312,20 +301,8 @@ class LadderCapsNet(Network):
         return sizes
 
     @nn.compact
-    def __call__(
-        self,
-        images: jax.Array,
-        labels: jax.Array | None = None,
-        keys: jax.Array | None = None,
-        train: bool = False,
-    ) -> LadderCapsNetOutput:
-        """Class capsules of images.
-
-        Args:
-          images: Images in [0, 1], ``[B, H, W, C]``.
-          labels: Not used by this network.
-          keys: Not used by this network.
-          train: Not used by this network.
+    def __call__(self, images: jax.Array, labels=None, keys=None, train: bool = False) -> LadderCapsNetOutput:
+        """Class capsules of images ``[B, H, W, C]`` in [0, 1]; the other arguments are not used (see ``Network``).
 
         Raises:
           ConfigError: Images are too small for the kernels, or K is not between 1 and n.

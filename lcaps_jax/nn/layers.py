@@ -3,7 +3,6 @@
 Axes: ``B`` batch, ``I`` image size, ``C`` channels, ``n`` primary capsules, ``d``=8 their dimension.
 """
 
-from collections.abc import Sequence
 import functools
 import math
 
@@ -47,33 +46,20 @@ class _Weights(nn.Module):
         return kernel.astype(self.dtype), bias.astype(self.dtype)
 
 
-def conv_layers(
-    x: jax.Array,
-    names: Sequence[str],
-    sizes: Sequence[int],
-    filters: Sequence[int],
-    *,
-    strides: Sequence[int],
-    dtype: str,
-    method: str,
-    padding: int = 0,
-) -> jax.Array:
+def conv_layers(x: jax.Array, names, sizes, filters, *, strides, dtype: str, method: str, padding: int = 0):
     """Convolutions with ReLUs between them, in one call so that they agree on a memory layout.
 
-    Call it in a compact method: the parameters ``NAME/kernel`` and ``NAME/bias`` belong to the calling module.
+    Call it in a compact method: the parameters ``NAME/kernel`` and ``NAME/bias``, float32, are the calling module's.
 
     Args:
       x: Images, ``[B, H, W, C]``.
-      names: Name of each layer.
-      sizes: Kernel size of each layer.
-      filters: Output channels of each layer.
-      strides: Stride of each layer.
-      dtype: Type of the computation; parameters are float32.
+      names: Name of each layer; ``sizes``, ``filters`` and ``strides`` are those of its kernel.
+      sizes: Kernel sizes.
+      filters: Output channels.
+      strides: Strides.
+      dtype: Type of the computation and of the result, ``[B, H', W', filters[-1]]``.
       method: Method of the convolutions; see ``ops.conv.strided_conv``.
       padding: Zeros added on each side before each layer.
-
-    Returns:
-      ``[B, H', W', filters[-1]]`` of type ``dtype``.
     """
     channels = (x.shape[-1], *filters)
     weights = [

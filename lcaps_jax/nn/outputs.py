@@ -38,8 +38,8 @@ class Output:
 
     Attributes:
       activity: Activity of each class, ``[B, J]``; the prediction is its argmax.
-      pose: Class capsules, ``[B, J, D]``; None for a network without capsules.
-      view: How each image was seen; None for a network without a canonical frame.
+      pose: Class capsules, ``[B, J, D]``; None without capsules.
+      view: How each image was seen; None without a canonical frame.
     """
 
     activity: jax.Array
@@ -85,11 +85,7 @@ class CapsNetOutput(Output):
 
 @struct.dataclass(kw_only=True)
 class ConvNetOutput(Output):
-    """Output of the convolutional baseline.
-
-    Attributes:
-      logits: Logits of the classes, ``[B, J]``.
-    """
+    """Output of the convolutional baseline: also the logits of the classes, ``[B, J]``."""
 
     logits: jax.Array
 
@@ -124,7 +120,7 @@ class Network(nn.Module):
     ``Output``. Training also passes the labels ``[B]`` and a random key for each image, ``[B]``.
 
     Fields that are declared with ``util.settings`` are settings of the command line. A field ``classes`` receives the
-    number of classes.
+    number of classes. Take the batch size from ``images.shape[0]``: an exported network leaves it open.
     """
 
     def loss(self, output: Any, labels: jax.Array, images: jax.Array | None = None) -> jax.Array:
@@ -145,16 +141,9 @@ class Network(nn.Module):
         return None
 
     def decode(self, params: dict, poses: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Images in [0, 1] that the decoder draws; None for a network without a decoder.
+        """Images ``[M, *shape]`` in [0, 1] that the decoder draws of poses ``[M, J, D]`` of the classes ``[M]``.
 
-        Args:
-          params: Parameters of the network.
-          poses: Class capsules, ``[M, J, D]``.
-          labels: Class to draw of each, ``[M]``.
-          shape: Shape of an image, as (S, S, C).
-
-        Returns:
-          ``[M, *shape]``.
+        None for a network without a decoder.
         """
         del params, poses, labels, shape
         return None
@@ -163,10 +152,7 @@ class Network(nn.Module):
     def preset(cls, name: str, image_size: int, given: Mapping[str, Any]) -> dict[str, Any]:
         """Settings of a preset, by name: ``paper`` has none, ``small`` is for a few thousand images.
 
-        Args:
-          name: Name of the preset.
-          image_size: Pixels along a side of what the network sees.
-          given: Settings that the user has chosen, which a preset may depend on.
+        They may depend on the size of what the network sees and on the settings that the user has given.
 
         Raises:
           ConfigError: The network has no such preset, or does not fit such images.

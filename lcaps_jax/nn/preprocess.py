@@ -58,11 +58,7 @@ class Preprocessed(Network):
         flag="model",
     )  # fmt: skip
     background: Callable | None = part(
-        {
-            "kept": None,
-            "subtracted": frames.subtract_background,
-            "distance": frames.distance_from_background,
-        },
+        {"kept": None, "subtracted": frames.subtract_background, "distance": frames.distance_from_background},
         "Background of the images, the median of their border: kept; subtracted, so that it is 0 as MNIST's is; or the "
         "network sees each pixel's distance from it, so that colours do not count.",
     )
@@ -117,14 +113,8 @@ class Preprocessed(Network):
         """Loss of each example, ``[B]``; a decoder reconstructs the picture in the frame."""
         return self.network.loss(output, labels, images if output.view is None else output.view.picture)
 
-    def __call__(
-        self,
-        images: jax.Array,
-        labels: jax.Array | None = None,
-        keys: jax.Array | None = None,
-        train: bool = False,
-    ) -> Output:
-        """The network's output for images in [0, 1], ``[B, H, W, C]``; see ``Network`` for the other arguments."""
+    def __call__(self, images: jax.Array, labels=None, keys=None, train: bool = False) -> Output:
+        """The network's output for images ``[B, H, W, C]`` in [0, 1]; see ``Network`` for the other arguments."""
         with jax.default_matmul_precision(self.matmul_precision):
             if self.frame is None:
                 return self._see(images, labels, keys, train)
@@ -136,7 +126,7 @@ class Preprocessed(Network):
             if self.angles and not train:
                 return self._search(images, frame)
             picture = frames.resample(images, frame, self.frame.frame_size)
-            return self._see(picture, labels, keys, train).replace(view=View(frame, picture))
+            return dataclasses.replace(self._see(picture, labels, keys, train), view=View(frame, picture))
 
     def _see(self, images, labels=None, keys=None, train=False) -> Output:
         if self.background is not None:
@@ -149,11 +139,12 @@ class Preprocessed(Network):
         turned = frames.turned(frame, jnp.deg2rad(degrees)[:, None], self.frame.kind, size)  # [A, B]
         pictures = jax.vmap(lambda each: frames.resample(images, each, size))(turned)
         pictures, turned = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (pictures, turned))
-        outputs = self._see(pictures).replace(view=View(turned, pictures))
+        outputs = dataclasses.replace(self._see(pictures), view=View(turned, pictures))
         count = images.shape[0]
         activity, best = combined(outputs.activity.reshape(len(degrees), count, -1))
         chosen = jax.tree.map(lambda x: x[best * count + jnp.arange(count)], outputs)
-        return chosen.replace(activity=activity, view=chosen.view.replace(angle=degrees[best]))
+        view = dataclasses.replace(chosen.view, angle=degrees[best])
+        return dataclasses.replace(chosen, activity=activity, view=view)
 
 
 def combined(activity: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -10,7 +10,7 @@ from lcaps_jax.nn.cnn import ConvNet
 from lcaps_jax.nn.ladder import LadderCapsNet
 from lcaps_jax.nn.outputs import Network
 from lcaps_jax.util.errors import ConfigError
-from lcaps_jax.util.settings import build
+from lcaps_jax.util.settings import build, declared
 
 # By the names of --model.
 NETWORKS: dict[str, type[Network]] = {
@@ -69,7 +69,12 @@ def build_network(model: str = "lcapsnet", classes: int = 10, preset: str = "pap
       **settings: Settings of the network and its layers, such as ``k=50`` or ``pruning="top_k_per_type"``.
 
     Raises:
-      ConfigError: There is no such network or preset.
+      ConfigError: There is no such network, preset or setting, or a setting is beyond its limits.
     """
     network = load_network(model)
+    known = {each.name: each for each in declared(network)}
+    for name, value in settings.items():
+        if name not in known:
+            raise ConfigError(f"{name}={value}: {model} has no such setting.")
+        known[name].check(value)
     return build(network, {**network.preset(preset, 28, settings), **settings, "classes": classes})

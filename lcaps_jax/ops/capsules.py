@@ -31,27 +31,13 @@ def length(x: jax.Array) -> jax.Array:
 
 
 def squash(t: jax.Array) -> jax.Array:
-    """Shrinks vectors into the unit ball and keeps their direction: ``|t|^2/(1+|t|^2) * t/|t|`` (eq. 3).
-
-    Args:
-      t: ``[..., d]``.
-
-    Returns:
-      ``[..., d]``, of length ``|t|^2/(1+|t|^2) < 1``; zero, with zero gradient, at zero.
-    """
+    """Shrinks vectors ``[..., d]`` into the unit ball without turning them: ``|t|^2/(1+|t|^2) * t/|t|`` (eq. 3)."""
     size = length(t)[..., None]
     return t * (size / (1 + jnp.square(size)))
 
 
 def squashed_length(t: jax.Array) -> jax.Array:
-    """Length of ``squash(t)``, a capsule's activity: ``|t|^2/(1+|t|^2)`` (section 5.1).
-
-    Args:
-      t: ``[..., d]``.
-
-    Returns:
-      ``[...]``, in ``[0, 1)``; smooth everywhere.
-    """
+    """Activity ``[...]`` of capsules ``t [..., d]``: ``|squash(t)| = |t|^2/(1+|t|^2)``, in [0, 1) (section 5.1)."""
     square = jnp.sum(jnp.square(t), axis=-1)
     return square / (1 + square)
 
@@ -80,20 +66,11 @@ def check_keep(k: int, n: int, groups: int = 1) -> None:
 
 
 def prune(capsules: jax.Array, activity: jax.Array, k: int, groups: int = 1) -> Pruned:
-    """Pruning layer: keeps the ``k`` most active capsules (section 3.1).
+    """Pruning layer: keeps the ``k`` capsules ``[..., n, d]`` of the highest activity ``[..., n]`` (section 3.1).
 
     The kept capsules stay in ascending order of index, so that the code vector identifies them (Figure 2). Ties go to
-    the lower index. No gradient flows through the choice.
-
-    Args:
-      capsules: Capsules to choose from, ``[..., n, d]``.
-      activity: Activity of each capsule, ``[..., n]``.
-      k: Number of capsules to keep, K.
-      groups: Number of groups G, each of which keeps its ``k/G`` most active capsules. Capsule ``i`` belongs to group
-        ``i % G``, which is the type of a primary capsule.
-
-    Raises:
-      ConfigError: ``k`` is not between 1 and n, or not a multiple of ``groups``.
+    the lower index. No gradient flows through the choice. Capsule ``i`` belongs to group ``i % groups``, the type of a
+    primary capsule, and each group keeps equally many.
     """
     check_keep(k, activity.shape[-1], groups)
     activity = lax.stop_gradient(activity)
@@ -101,30 +78,20 @@ def prune(capsules: jax.Array, activity: jax.Array, k: int, groups: int = 1) -> 
     by_group = jnp.moveaxis(activity.reshape(*leading, n // groups, groups), -1, -2)
     index = lax.top_k(by_group, k // groups)[1] * groups + jnp.arange(groups)[:, None]
     index = jnp.sort(index.reshape(*leading, k), axis=-1)
-    mark, take = _mark, _take
-    for _ in leading:  # jnp.put_along_axis cannot be exported for a symbolic batch size
-        mark, take = jax.vmap(mark), jax.vmap(take)
-    return Pruned(take(capsules, index), index, mark(jnp.zeros(activity.shape, jnp.float32), index))
 
+    def each(function):  # jnp.put_along_axis cannot be exported for a symbolic batch size
+        return functools.reduce(lambda f, _: jax.vmap(f), leading, function)
 
-def _mark(code: jax.Array, index: jax.Array) -> jax.Array:
-    return code.at[index].set(1.0)
-
-
-def _take(capsules: jax.Array, index: jax.Array) -> jax.Array:
-    return capsules[index]
+    kept = each(lambda units, index: units[index])(capsules, index)
+    code = each(lambda code, index: code.at[index].set(1.0))(jnp.zeros(activity.shape, jnp.float32), index)
+    return Pruned(kept, index, code)
 
 
 def propagate(capsules: jax.Array, transform: jax.Array, contribution: jax.Array) -> jax.Array:
-    """Partial input of the class capsules: ``s_j = sum_i p_j|i (u_i f_j|i)`` (eq. 1).
+    """Partial input of the class capsules, ``[..., J, D]``: ``s_j = sum_i p_j|i (u_i f_j|i)`` (eq. 1).
 
-    Args:
-      capsules: Kept capsules u, ``[..., K, d]``.
-      transform: Transformation matrices f, ``[..., J, K, d, D]``.
-      contribution: Weights p in (0, 1), ``[..., J, K]``.
-
-    Returns:
-      ``[..., J, D]``.
+    The kept capsules u are ``[..., K, d]``, the transformation matrices f are ``[..., J, K, d, D]``, and the weights p,
+    in (0, 1), are ``[..., J, K]``.
     """
     return _einsum("...jk,...kd,...jkde->...je", contribution, capsules, transform)
 
@@ -132,20 +99,12 @@ def propagate(capsules: jax.Array, transform: jax.Array, contribution: jax.Array
 def propagate_factored(
     capsules: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: jax.Array, contribution: jax.Array
 ) -> jax.Array:
-    """``propagate`` with ``transform = hidden kernel + bias``, which is never materialised (eq. 1).
+    """``propagate`` with ``transform = hidden kernel + bias``, which is never materialised: ``[J, B, D]``, float32.
 
+    The kept capsules are ``[B, K, d]``, the last hidden layers of the class networks f ``[J, B, h]``, the kernels of
+    their output layers ``[J, K*d, h, D]``, the biases ``[J, K*d, D]``, and the weights p ``[J, B, K]``.
     The transformation matrices ``[B, J, K, d, D]`` would be by far the largest array of the network. Contracting the
     kept capsules with the kernel first costs the same arithmetic and leaves ``[J, B, h, D]``.
-
-    Args:
-      capsules: Kept capsules, ``[B, K, d]``.
-      hidden: Last hidden layers of the class networks f, ``[J, B, h]``.
-      kernel: Kernels of their output layers, ``[J, K*d, h, D]``.
-      bias: Biases of their output layers, ``[J, K*d, D]``.
-      contribution: Weights p, ``[J, B, K]``.
-
-    Returns:
-      ``[J, B, D]``, float32.
     """
     classes, batch, width = hidden.shape
     rows, dim = kernel.shape[1], kernel.shape[3]
@@ -156,30 +115,18 @@ def propagate_factored(
 
 
 def regress(s: jax.Array, transform: jax.Array) -> jax.Array:
-    """Ladder layer: regresses the kept capsules from each class, ``squash(f_reg_j s_j)`` (eqs. 2, 3).
+    """Ladder layer: regresses the kept capsules from each class, ``squash(f_reg_j s_j) [..., J, K, d]`` (eqs. 2, 3).
 
-    Args:
-      s: Partial input of the class capsules, ``[..., J, D]``.
-      transform: Transformation matrices f_reg, ``[..., J, K, d, D]``.
-
-    Returns:
-      ``[..., J, K, d]``; each capsule is squashed separately.
+    The partial input ``s`` is ``[..., J, D]``; the transformation matrices f_reg are ``[..., J, K, d, D]``.
     """
     return squash(_einsum("...jkde,...je->...jkd", transform, s))
 
 
 def regress_factored(s: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: jax.Array, dim: int) -> jax.Array:
-    """``regress`` with ``transform = hidden kernel + bias``, which is never materialised (eqs. 2, 3).
+    """``regress`` with ``transform = hidden kernel + bias``, which is never materialised: ``[J, B, K, d]``, float32.
 
-    Args:
-      s: Partial input of the class capsules, ``[J, B, D]``.
-      hidden: Last hidden layers of the class networks f_reg, ``[J, B, h]``.
-      kernel: Kernels of their output layers, ``[J, h, D, K*d]``.
-      bias: Biases of their output layers, ``[J, D, K*d]``.
-      dim: Dimension of a kept capsule, d.
-
-    Returns:
-      ``[J, B, K, d]``, float32.
+    The partial input ``s`` is ``[J, B, D]``, the last hidden layers of the class networks f_reg are ``[J, B, h]``, the
+    kernels of their output layers ``[J, h, D, K*d]``, and the biases ``[J, D, K*d]``, with d = ``dim``.
     """
     classes, batch, _ = hidden.shape
     rows = kernel.shape[3]
@@ -191,49 +138,32 @@ def regress_factored(s: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: j
 
 
 def propagate_per_capsule(pruned: Pruned, kernel: jax.Array) -> jax.Array:
-    """``propagate`` with fixed transformation matrices per capsule: ``s_j = sum_i c_i (u_i f_j|i)`` (eq. 1).
+    """``propagate`` with a fixed matrix per capsule, ``s_j = sum_i c_i (u_i f_j|i)``: ``[J, B, D]``, float32.
 
-    Args:
-      pruned: Kept capsules of images ``[B]``.
-      kernel: Transformation matrices f of all capsules, ``[J, n*d, D]``.
-
-    Returns:
-      ``[J, B, D]``, float32.
+    The kept capsules are those of images ``[B]``; ``kernel [J, n*d, D]`` has the matrices f of all capsules.
     """
+    put = jax.vmap(lambda row, index, kept: row.at[index].set(kept, unique_indices=True))
     rows = jnp.zeros((*pruned.code.shape, pruned.capsules.shape[-1]), kernel.dtype)
-    rows = jax.vmap(lambda row, index, kept: row.at[index].set(kept, unique_indices=True))(
-        rows, pruned.index, pruned.capsules.astype(kernel.dtype)
-    )
+    rows = put(rows, pruned.index, pruned.capsules.astype(kernel.dtype))
     return _einsum("br,jre->jbe", rows.reshape(rows.shape[0], kernel.shape[1]), kernel)
 
 
 def regress_per_capsule(s: jax.Array, index: jax.Array, kernel: jax.Array, dim: int) -> jax.Array:
-    """``regress`` with fixed transformation matrices per capsule (eqs. 2, 3).
+    """``regress`` with a fixed matrix per capsule: ``[J, B, K, d]``, float32.
 
-    Args:
-      s: Partial input of the class capsules, ``[J, B, D]``.
-      index: Indices of the kept capsules, ``[B, K]``.
-      kernel: Transformation matrices f_reg of all capsules, ``[J, n*d, D]``.
-      dim: Dimension of a kept capsule, d.
-
-    Returns:
-      ``[J, B, K, d]``, float32.
+    The partial input ``s`` is ``[J, B, D]``, the indices of the kept capsules of dimension ``dim`` are ``[B, K]``, and
+    ``kernel [J, n*d, D]`` has the matrices f_reg of all capsules.
     """
-    all_ = _einsum("jbe,jre->jbr", s.astype(kernel.dtype), kernel)
-    all_ = all_.reshape(*all_.shape[:2], kernel.shape[1] // dim, dim)
-    return squash(jax.vmap(jax.vmap(_take), in_axes=(0, None))(all_, index))
+    regressed = _einsum("jbe,jre->jbr", s.astype(kernel.dtype), kernel)
+    regressed = regressed.reshape(*regressed.shape[:2], kernel.shape[1] // dim, dim)
+    take = jax.vmap(jax.vmap(lambda capsules, kept: capsules[kept]), in_axes=(0, None))
+    return squash(take(regressed, index))
 
 
 def regression_distance(regressed: jax.Array, capsules: jax.Array, *, squared: bool = True) -> jax.Array:
-    """Mean distance of the kept capsules from their regression: the norm in eq. (4).
+    """Mean distance ``[...]`` of the kept capsules ``[..., K, d]`` from their regression, the norm in eq. (4).
 
-    Args:
-      regressed: Regressed capsules, ``[..., K, d]``.
-      capsules: Kept capsules, ``[..., K, d]`` or a shape that broadcasts to it.
-      squared: Whether to square the distances, as the paper does; the released graph does not.
-
-    Returns:
-      ``[...]``.
+    The paper squares the distances; the released graph does not.
     """
     difference = regressed - capsules
     distance = jnp.sum(jnp.square(difference), axis=-1) if squared else length(difference)
@@ -241,15 +171,9 @@ def regression_distance(regressed: jax.Array, capsules: jax.Array, *, squared: b
 
 
 def agreement(regressed: jax.Array, capsules: jax.Array, gamma: float = AGREEMENT_SHARPNESS) -> jax.Array:
-    """Activity of a class: ``d_j = exp(-gamma * mean_i |u_reg_ij - u_i|^2)`` (eq. 4).
+    """Activity of a class, ``[..., J]`` in (0, 1]: ``d_j = exp(-gamma * mean_i |u_reg_ij - u_i|^2)`` (eq. 4).
 
-    Args:
-      regressed: Regressed capsules, ``[..., J, K, d]``.
-      capsules: Kept capsules, ``[..., 1, K, d]`` or another shape that broadcasts.
-      gamma: Sharpness.
-
-    Returns:
-      ``[..., J]``, in (0, 1]: 1 where the regression is exact.
+    The regressed capsules are ``[..., J, K, d]``, the kept ones ``[..., 1, K, d]`` or another shape that broadcasts.
     """
     return agreement_of_distance(regression_distance(regressed, capsules), gamma)
 
@@ -260,77 +184,42 @@ def agreement_of_distance(distance: jax.Array, gamma: float = AGREEMENT_SHARPNES
 
 
 def direction(s: jax.Array, epsilon: float = 0.0) -> jax.Array:
-    """``s/(|s| + epsilon)`` of vectors ``[..., D]``; zero at zero.
-
-    The gradient at zero is that of ``s/epsilon``, or zero if epsilon is zero.
-    """
+    """``s/(|s| + epsilon)`` of ``s [..., D]``; zero at zero, where the gradient is 1/epsilon, or zero if epsilon is."""
     size = length(s)[..., None] + epsilon
     return jnp.where(size == 0, 0.0, s / jnp.where(size == 0, 1.0, size))
 
 
 def check_labels(labels: jax.Array, by_class: jax.Array) -> None:
     """Raises ValueError unless labels are integers ``[...]`` for values ``[..., J]``; ``[B, 1]`` would broadcast."""
-    labels = jnp.asarray(labels)
-    if labels.shape != by_class.shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(
-            f"labels are {labels.dtype}{list(labels.shape)}: must be integers {list(by_class.shape[:-1])}."
-        )
-
-
-def _one_hot(labels: jax.Array, by_class: jax.Array) -> jax.Array:
-    check_labels(labels, by_class)
-    return jax.nn.one_hot(labels, by_class.shape[-1])
+    labels, shape = jnp.asarray(labels), by_class.shape[:-1]
+    if labels.shape != shape or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"labels are {labels.dtype}{list(labels.shape)}: must be integers {list(shape)}.")
 
 
 def margin_loss(activity: jax.Array, labels: jax.Array) -> jax.Array:
     """Margin loss ``sum_j T_j max(0, 0.9-d_j)^2 + 0.5 (1-T_j) max(0, d_j-0.1)^2`` (section 4; Sabour et al. 2017).
 
-    Args:
-      activity: Activities of the classes, ``[..., J]``.
-      labels: True classes, ``[...]`` integers in ``[0, J)``.
-
-    Returns:
-      Loss of each example, ``[...]``.
-
-    Raises:
-      ValueError: ``labels`` have another shape or are not integers.
+    The activities d are ``[..., J]``, the labels ``[...]`` integers in ``[0, J)``, and the losses ``[...]``.
     """
-    target = _one_hot(labels, activity)
+    check_labels(labels, activity)
+    target = jax.nn.one_hot(labels, activity.shape[-1])
     present = jnp.square(jnp.maximum(0, 0.9 - activity))
     absent = jnp.square(jnp.maximum(0, activity - 0.1))
     return jnp.sum(target * present + 0.5 * (1 - target) * absent, axis=-1)
 
 
 def code_loss(code: jax.Array, activity: jax.Array) -> jax.Array:
-    """Pulls the activity of kept capsules to 1 and of the others to 0: ``sum_i (c_i - a_i)^2`` (section 4).
-
-    Args:
-      code: Code vector, ``[..., n]``.
-      activity: Activities of the primary capsules, ``[..., n]``.
-
-    Returns:
-      Loss of each example, ``[...]``.
-    """
+    """Pulls activities ``[..., n]`` of kept capsules to 1, of others to 0: ``sum_i (c_i - a_i)^2`` (section 4)."""
     return jnp.sum(jnp.square(code - activity), axis=-1)
 
 
 def released_loss(distance: jax.Array, labels: jax.Array) -> jax.Array:
-    """The released graph's loss: ``sum_j T_j e_j^2 + (1-T_j) max(0, 0.8-e_j)^2``.
-
-    Args:
-      distance: Mean distance e of the kept capsules from their regression, ``[..., J]``.
-      labels: True classes, ``[...]`` integers in ``[0, J)``.
-
-    Returns:
-      Loss of each example, ``[...]``.
-
-    Raises:
-      ValueError: ``labels`` have another shape or are not integers.
-    """
-    target = _one_hot(labels, distance)
+    """The released graph's loss, of distances ``e [..., J]``: ``sum_j T_j e_j^2 + (1-T_j) max(0, 0.8-e_j)^2``."""
+    check_labels(labels, distance)
+    target = jax.nn.one_hot(labels, distance.shape[-1])
     return jnp.sum(target * jnp.square(distance) + (1 - target) * jnp.square(jnp.maximum(0, 0.8 - distance)), axis=-1)
 
 
 def released_code_loss(code: jax.Array, activity: jax.Array) -> jax.Array:
-    """The released graph's code loss: ``mean_i |c_i - a_i|``; shapes as in ``code_loss``."""
+    """The released graph's code loss, of code and activities ``[..., n]``: ``mean_i |c_i - a_i|``."""
     return jnp.mean(jnp.abs(code - activity), axis=-1)

@@ -32,10 +32,8 @@ _BLUR = 4.0
 # Mean variances of MNIST's digits along rows and columns, _BLUR included, in 28x28 pixels: digits keep their size.
 _VARIANCES = (34.0, 18.0)
 _VARIANCES_SIZE = 28
-# Pixels within this many median deviations of the border from the background have no mass.
-_NOISE = 3.0
-# An image with less mass than this, in full pixels, is empty.
-_LEAST_MASS = 1e-2
+_NOISE = 3.0  # pixels within this many median deviations of the border from the background have no mass
+_LEAST_MASS = 1e-2  # an image with less, in full pixels, is empty
 
 _einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
@@ -71,11 +69,8 @@ def distance_from_background(images: jax.Array) -> jax.Array:
     return jnp.broadcast_to(distance, images.shape)
 
 
-def mass_of(images: jax.Array) -> jax.Array:
-    """Mass of each pixel of ``images [..., H, W, C]``: its mean distance from the background, ``[..., H, W]``.
-
-    Noise is not counted: three median deviations of the border are subtracted from the distance in each channel.
-    """
+def _mass_of(images: jax.Array) -> jax.Array:
+    """Mean over the channels of the distance from the background, less the noise of the border: ``[..., H, W]``."""
     background = background_of(images)
     noise = _NOISE * jnp.median(jnp.abs(_border(images) - background[..., None, :]), axis=-2)
     distance = jnp.abs(images - background[..., None, None, :]) - noise[..., None, None, :]
@@ -90,24 +85,17 @@ def _border(images: jax.Array) -> jax.Array:
 
 
 def frame_of(images: jax.Array, kind: str = AFFINE, size: int = _VARIANCES_SIZE) -> Frame:
-    """Computes the canonical frame of each image.
+    """Canonical frame of images ``[..., H, W, C]`` in [0, 1], for pictures of ``size x size`` pixels.
 
     With the centre ``m`` and the covariance ``K`` of the mass, ``matrix`` is the lower-triangular root of ``K``, scaled
     so that MNIST's digits keep their size. An affine map ``r -> A r + t`` of the image takes the frame to ``A m + t``
     and a root of ``A K A^T``, so that the picture is only rotated. If ``A`` scales or shears, this holds approximately:
-    the diagonal of ``K`` contains 4 squared pixels that do not change with ``A``.
-
-    Args:
-      images: Images ``[..., H, W, C]`` in [0, 1].
-      kind: ``"affine"``, or ``"centre"`` for a frame that only moves.
-      size: Pixels along a side of the picture, S.
-
-    Raises:
-      ConfigError: The kind is unknown.
+    the diagonal of ``K`` contains 4 squared pixels that do not change with ``A``. A frame of the kind ``"centre"`` only
+    moves: its matrix is the identity.
     """
     if kind not in KINDS:
         raise ConfigError(f"kind={kind}: must be one of {', '.join(KINDS)}.")
-    mass = mass_of(images)
+    mass = _mass_of(images)
     height, width = mass.shape[-2:]
     total = jnp.sum(mass, axis=(-2, -1))
     empty = total < _LEAST_MASS
@@ -118,14 +106,17 @@ def frame_of(images: jax.Array, kind: str = AFFINE, size: int = _VARIANCES_SIZE)
     offset = jnp.stack([_einsum("...ij,i->...", weight, rows), _einsum("...ij,j->...", weight, columns)], axis=-1)
     centre = middle + jnp.where(empty[..., None], 0.0, offset)
     if kind == CENTRE:
-        matrix = jnp.broadcast_to(jnp.eye(2), (*centre.shape[:-1], 2, 2))
-        return Frame(centre, matrix, empty)
+        return Frame(centre, jnp.broadcast_to(jnp.eye(2), (*centre.shape[:-1], 2, 2)), empty)
     y, x = rows - offset[..., :1], columns - offset[..., 1:]
     var_y = _einsum("...ij,...i,...i->...", weight, y, y) + _BLUR
     var_x = _einsum("...ij,...j,...j->...", weight, x, x) + _BLUR
     cov = _einsum("...ij,...i,...j->...", weight, y, x)
-    covariance = jnp.stack([jnp.stack([var_y, cov], -1), jnp.stack([cov, var_x], -1)], -2)
+    covariance = _matrix(var_y, cov, cov, var_x)
     return Frame(centre, jnp.where(empty[..., None, None], jnp.eye(2), _root(covariance, size)), empty)
+
+
+def _matrix(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> jax.Array:
+    return jnp.stack([jnp.stack([a, b], -1), jnp.stack([c, d], -1)], -2)
 
 
 def _variances(size: int) -> jax.Array:
@@ -139,20 +130,16 @@ def _root(covariance: jax.Array, size: int) -> jax.Array:
     a = jnp.sqrt(var_y / usual_y)
     b = a * cov / var_y
     c = jnp.sqrt((var_x - cov * cov / var_y) / usual_x)
-    return jnp.stack([jnp.stack([a, jnp.zeros_like(a)], -1), jnp.stack([b, c], -1)], -2)
+    return _matrix(a, jnp.zeros_like(a), b, c)
 
 
 def turned(frame: Frame, angle: jax.Array, kind: str = AFFINE, size: int = _VARIANCES_SIZE) -> Frame:
-    """The frame whose picture is that of the image rotated about its centre; the image is resampled only once.
+    """The frame whose picture is that of the image rotated about its centre, without resampling the image twice.
 
-    Args:
-      frame: Frame of the image before the rotation.
-      angle: Angle in radians, ``[...]`` or a shape that broadcasts to it.
-      kind: Kind of the frame.
-      size: Pixels along a side of the picture, S.
+    The angles are in radians, of any shape that broadcasts with the frames ``[...]``.
     """
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    rotation = jnp.stack([jnp.stack([cos, -sin], -1), jnp.stack([sin, cos], -1)], -2)
+    rotation = _matrix(cos, -sin, sin, cos)
     if kind == CENTRE:
         rotated = jnp.broadcast_to(jnp.eye(2), frame.matrix.shape)
     else:
@@ -166,32 +153,18 @@ def turned(frame: Frame, angle: jax.Array, kind: str = AFFINE, size: int = _VARI
 
 def moved(frame: Frame, offset: jax.Array) -> Frame:
     """The frame whose picture is moved by ``offset [..., 2]`` of its pixels, down and right."""
-    centre = frame.centre - _einsum("...ij,...j->...i", frame.matrix, offset)
-    return Frame(centre, frame.matrix, frame.empty)
+    return frame.replace(centre=frame.centre - _einsum("...ij,...j->...i", frame.matrix, offset))
 
 
 def scaled(frame: Frame, scale: Array, offset: Array) -> Frame:
-    """The frame in another image, whose point ``scale r + offset`` corresponds to the point ``r`` of this one.
-
-    Args:
-      frame: Frame of this image.
-      scale: Pixels of the other image per pixel of this one, ``[..., 2]``.
-      offset: Point of the other image at the centre of this one's first pixel, ``[..., 2]``.
-    """
+    """The frame in another image whose point ``scale r + offset`` is the point ``r`` of this one; both ``[..., 2]``."""
     scale, offset = jnp.asarray(scale, jnp.float32), jnp.asarray(offset, jnp.float32)
     return Frame(scale * frame.centre + offset, scale[..., None] * frame.matrix, frame.empty)
 
 
 def to_image(frame: Frame, points: Array, size: int) -> jax.Array:
     """Maps points ``[..., P, 2]`` of the picture, ``size`` pixels a side, to points of the image."""
-    from_middle = points - (size - 1) / 2
-    return _einsum("...ij,...pj->...pi", frame.matrix, from_middle) + frame.centre[..., None, :]
-
-
-def to_picture(frame: Frame, points: Array, size: int) -> jax.Array:
-    """Maps points ``[..., P, 2]`` of the image to points of the picture: the inverse of ``to_image``."""
-    inverse = jnp.linalg.inv(frame.matrix)
-    return _einsum("...ij,...pj->...pi", inverse, points - frame.centre[..., None, :]) + (size - 1) / 2
+    return _einsum("...ij,...pj->...pi", frame.matrix, points - (size - 1) / 2) + frame.centre[..., None, :]
 
 
 def outline(frame: Frame, size: int) -> jax.Array:
@@ -201,16 +174,7 @@ def outline(frame: Frame, size: int) -> jax.Array:
 
 
 def resample(images: jax.Array, frame: Frame, size: int) -> jax.Array:
-    """Resamples images in their frames, bilinearly; outside the image lies its background.
-
-    Args:
-      images: Images ``[..., H, W, C]``.
-      frame: Frame of each image.
-      size: Pixels along a side of the picture, S.
-
-    Returns:
-      Pictures ``[..., S, S, C]``.
-    """
+    """Pictures ``[..., S, S, C]`` of ``images [..., H, W, C]`` in their frames, bilinear, on their background."""
     leading, (height, width, channels) = images.shape[:-3], images.shape[-3:]
     grid = jnp.stack(jnp.meshgrid(jnp.arange(size), jnp.arange(size), indexing="ij"), axis=-1).reshape(-1, 2)
     source = to_image(frame, grid.astype(jnp.float32), size).reshape(-1, size * size, 2)

@@ -10,7 +10,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-HIGHEST, HIGH, DEFAULT = MATMUL_PRECISIONS = ("highest", "high", "default")
+HIGHEST = "highest"
 
 
 def matmul_precision() -> lax.Precision | None:

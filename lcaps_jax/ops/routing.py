@@ -1,4 +1,4 @@
-"""Dynamic routing by agreement (Sabour, Frosst, Hinton, 2017) as pure array functions.
+"""Dynamic routing by agreement (Sabour, Frosst, Hinton, 2017, Algorithm 1) as pure array functions.
 
 Axes: ``...`` batch, ``n`` capsules, ``d`` their dimension, ``J`` classes, ``D`` dimension of a class capsule.
 """
@@ -32,16 +32,10 @@ class Routed:
 
 
 def route(votes: jax.Array, iterations: int) -> Routed:
-    """Dynamic routing by agreement (Sabour et al. 2017, Algorithm 1), with gradients through every iteration.
+    """Routes the predictions ``u_hat_j|i [..., n, J, D]`` of capsules i for classes j, in one or more iterations.
 
-    The logits start at zero for each example, so that its result does not depend on the rest of the batch.
-
-    Args:
-      votes: Predictions ``u_hat_j|i`` of capsule i for class j, ``[..., n, J, D]``.
-      iterations: Number of iterations r, at least 1.
-
-    Raises:
-      ConfigError: ``iterations`` is below 1.
+    The logits start at zero for each example, so that its result does not depend on the rest of the batch. Gradients
+    flow through every iteration.
     """
     _check_iterations(iterations)
     logits = jnp.zeros(votes.shape[:-1], votes.dtype)
@@ -54,32 +48,18 @@ def route(votes: jax.Array, iterations: int) -> Routed:
 
 
 def route_factored(capsules: jax.Array, kernel: jax.Array, iterations: int) -> Routed:
-    """``route`` of the votes ``u_i W_ij``, which are never materialised.
+    """``route`` of the votes ``u_i W_ij``, which are never materialised; the result is float32.
 
-    The votes ``[B, n, J, D]`` would be the largest array of a routing network, read twice in each iteration and again
-    in its gradient. Weighting the capsules before the transformation, and transforming the poses back for their
-    agreement, leaves ``[B, d, n]`` for a class at a time. A CPU computes the classes one by one, so that these arrays
-    stay in its cache. The backward pass recomputes them.
-
-    Args:
-      capsules: Primary capsules, ``[B, n, d]``.
-      kernel: Transformation matrices W, ``[J, D, d*n]``, the dimensions of a capsule before the capsules.
-      iterations: Number of iterations r, at least 1.
-
-    Returns:
-      Class capsules and coupling coefficients, float32.
-
-    Raises:
-      ConfigError: ``iterations`` is below 1.
+    The primary capsules u are ``[B, n, d]``. The transformation matrices W are ``[J, D, d*n]``, the dimensions of a
+    capsule before the capsules. The votes ``[B, n, J, D]`` would be the largest array of a routing network, read twice
+    in each iteration and again in its gradient. Weighting the capsules before the transformation, and transforming the
+    poses back for their agreement, leaves ``[B, d, n]`` for a class at a time. A CPU computes the classes one by one,
+    so that these arrays stay in its cache. The backward pass recomputes them.
     """
     _check_iterations(iterations)
     one_by_one = functools.partial(_route_factored, iterations=iterations, each_class=lax.map)
-    all_at_once = functools.partial(_route_factored, iterations=iterations, each_class=_map_at_once)
+    all_at_once = functools.partial(_route_factored, iterations=iterations, each_class=lambda f, xs: jax.vmap(f)(xs))
     return lax.platform_dependent(capsules, kernel, cpu=one_by_one, default=all_at_once)
-
-
-def _map_at_once(function: Callable, arrays):
-    return jax.vmap(function)(arrays)
 
 
 def _route_factored(capsules: jax.Array, kernel: jax.Array, *, iterations: int, each_class: Callable) -> Routed:

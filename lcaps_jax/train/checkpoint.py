@@ -79,10 +79,9 @@ class Checkpoints:
         return sorted(self._manager(kind).all_steps())
 
     def save(self, step: int, state: TrainState, kind: str = LAST) -> None:
-        """Saves a state in the background, of the best one the parameters alone.
+        """Saves a state, of the best one the parameters alone, in the background once the arrays are copied.
 
-        Returns once the arrays are copied, so that they may be donated. What was saved before is on disk by then, so
-        that checkpoints of both kinds appear in the order of the calls.
+        What was saved before is on disk by then, so that checkpoints of both kinds appear in the order of the calls.
 
         Raises:
           CheckpointError: A checkpoint of that step or a later one exists already, or the disk is full.
@@ -99,12 +98,10 @@ class Checkpoints:
             raise CheckpointError(f"Step {step} was not saved in {self._folder / kind}: it holds {self.steps(kind)}.")
 
     def restore(self, state: TrainState) -> tuple[TrainState, int] | None:
-        """Restores the newest training state that can be read, and its step; None where there is no checkpoint.
+        """Restores the newest training state that can be read, placed as ``state`` is, and its step.
 
-        Newer ones are set aside, because training writes them again, and so are newer ones of the best parameters.
-
-        Args:
-          state: State whose shapes, types and placement on devices the result is to have.
+        None where there is no checkpoint. Newer ones that cannot be read are set aside, because training writes them
+        again, and so are newer ones of the best parameters.
 
         Raises:
           CheckpointError: There are checkpoints and none can be read, or one is of another network.
@@ -141,15 +138,10 @@ class Checkpoints:
         return None
 
     def finish(self, state: TrainState) -> None:
-        """Reads the newest state back, and then deletes the ones before, which a finished run does not need.
-
-        So no run is called saved that cannot be read, and nothing is deleted before that is known.
-
-        Args:
-          state: What the newest checkpoint has to hold.
+        """Reads the newest checkpoint back, and then deletes the ones before, which a finished run does not need.
 
         Raises:
-          CheckpointError: It cannot be read, or holds something else; the ones before stay.
+          CheckpointError: It cannot be read, or does not hold ``state``; the ones before stay.
         """
         self.wait()
         newest = self.steps()[-1]

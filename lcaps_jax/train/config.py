@@ -1,4 +1,4 @@
-"""The settings of a training run: a nest of what each part of the package owns, and its flat form for flags and JSON."""
+"""The settings of a training run: nested by the parts that own them, and flat for flags and JSON."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -86,7 +86,7 @@ class Config:
         evaluation = self.evaluation
         if evaluation.stop_at_error and self.data.dataset not in (evaluation.eval_datasets or (self.data.dataset,)):
             raise ConfigError(
-                f"stop_at_error={evaluation.stop_at_error:g}: eval_datasets must include {self.data.dataset}."
+                f"stop_at_error={evaluation.stop_at_error}: eval_datasets must include {self.data.dataset}."
             )
         self.network.geometry(self.data.image_size)
 

@@ -3,20 +3,20 @@
 Axes: ``S`` steps of one call, ``B`` global batch, ``N`` images, ``J`` classes, ``n`` primary capsules.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
 import statistics
+from typing import cast
 
-from flax import struct
 import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from lcaps_jax.data.splits import Split, TestSet
 from lcaps_jax.data.augment import Array, to_unit_range
-from lcaps_jax.nn import Network
+from lcaps_jax.data.splits import Split
+from lcaps_jax.nn import Network, Output
 from lcaps_jax.train.steps import Batches, make_batches
 from lcaps_jax.util.devices import gather, pmap, replicate, round_up, total
 from lcaps_jax.util.settings import setting
@@ -48,38 +48,15 @@ class EvaluationConfig:
 
 
 def wilson_interval(errors: float, count: float, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of an error rate, in percent (Wilson, 1927).
+    """Wilson's score interval of the rate ``errors / count``, both bounds in percent (Wilson, 1927).
 
-    Args:
-      errors: Number of wrong predictions; a mean over repetitions need not be whole.
-      count: Number of predictions, at least 1.
-      level: Probability that the interval covers the true rate.
-
-    Returns:
-      Lower and upper bound, percent.
+    The number of errors need not be whole, as of a mean over variants of each image.
     """
     z = statistics.NormalDist().inv_cdf((1 + level) / 2)
     rate = errors / count
     centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(rate * (1 - rate) / count + (z / (2 * count)) ** 2)
     return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
-
-
-@struct.dataclass
-class EvalSums:
-    """Sums over images.
-
-    Attributes:
-      loss: Sum of the losses.
-      confusion: Number of images by true and predicted class, ``[J, J]``.
-      primary_activity: Sums of the activities of the primary capsules, ``[n]``; None without capsules.
-      kept: Number of images that keep each capsule, ``[n]``; None without pruning.
-    """
-
-    loss: jax.Array
-    confusion: jax.Array
-    primary_activity: jax.Array | None
-    kept: jax.Array | None
 
 
 def make_eval_steps(network: Network, devices: Sequence[jax.Device] | None = None) -> Callable:
@@ -90,22 +67,23 @@ def make_eval_steps(network: Network, devices: Sequence[jax.Device] | None = Non
       devices: See ``util.devices.pmap``.
 
     Returns:
-      ``(params, (images, labels), Batches) -> (EvalSums, predicted [S, B], margin [S, B])``, mapped over the devices.
-      The margin is the activity of the predicted class less that of the true one, which is 0 where they agree.
+      ``(params, (images, labels), Batches) -> (sums, predicted [S, B], margin [S, B])``, mapped over the devices. The
+      sums over the images are those of the means in ``Evaluation``, by name. The margin is the activity of the
+      predicted class less that of the true one, which is 0 where they agree.
     """
 
     def eval_step(params, images, labels, batch: Batches):
         images = to_unit_range(images[batch.index])
-        output = network.apply({"params": params}, images)
+        output = cast(Output, network.apply({"params": params}, images))
         labels, weight = labels[batch.index], batch.weight
         predicted = jnp.argmax(output.activity, axis=-1)
         classes = output.activity.shape[-1]
-        sums = EvalSums(
-            loss=jnp.sum(weight * network.loss(output, labels, images)),
-            confusion=jnp.zeros((classes, classes)).at[labels, predicted].add(weight),
-            primary_activity=weighted_sum(weight, getattr(output, "primary_activity", None)),
-            kept=weighted_sum(weight, getattr(output, "code", None)),
-        )
+        sums = {
+            "loss": jnp.sum(weight * network.loss(output, labels, images)),
+            "confusion": jnp.zeros((classes, classes)).at[labels, predicted].add(weight),
+            "primary_activity": weighted_sum(weight, getattr(output, "primary_activity", None)),
+            "kept_rate": weighted_sum(weight, getattr(output, "code", None)),
+        }
         true_activity = jnp.take_along_axis(output.activity, labels[:, None], axis=-1)[:, 0]
         return sums, predicted, jnp.max(output.activity, axis=-1) - true_activity
 
@@ -118,33 +96,22 @@ def make_eval_steps(network: Network, devices: Sequence[jax.Device] | None = Non
 
 
 def weighted_sum(weight: Array, x: Array | None) -> jax.Array | None:
-    """Sum over the images of ``x [B, ...]`` by their weights ``[B]``, in float32 on accelerators too; None for None."""
+    """Weighted sum of ``x [B, ...]`` over the images, in float32 on accelerators too; None for None."""
     return None if x is None else jnp.tensordot(weight, x, axes=1, precision=lax.Precision.HIGHEST)
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a network on a data set.
+    """Metrics of a network on a data set."""
 
-    Attributes:
-      count: Number of images, N.
-      loss: Mean loss.
-      confusion: Number of images by true and predicted class, ``[J, J]`` int64.
-      primary_activity: Mean activity of each primary capsule, ``[n]``; None without capsules.
-      kept_rate: Share of the images that keep each capsule, ``[n]``; None without pruning.
-      predicted: Predicted classes, ``[N]``.
-      margin: Activity of the predicted class less that of the true one, ``[N]``.
-      variants: Number of images of the same digit. They are worth less than as many digits, so intervals count digits.
-    """
-
-    count: int
-    loss: float
-    confusion: np.ndarray
-    primary_activity: np.ndarray | None
-    kept_rate: np.ndarray | None
-    predicted: np.ndarray
-    margin: np.ndarray
-    variants: int = 1
+    count: int  # number of images, N
+    loss: float  # mean loss
+    confusion: np.ndarray  # number of images by true and predicted class, [J, J] int64
+    primary_activity: np.ndarray | None  # mean activity of each primary capsule, [n]; None without capsules
+    kept_rate: np.ndarray | None  # share of the images that keep each capsule, [n]; None without pruning
+    predicted: np.ndarray  # predicted classes, [N]
+    margin: np.ndarray  # activity of the predicted class less that of the true one, [N]
+    variants: int = 1  # number of images of each digit. They are not independent, so intervals count digits, not images
 
     @property
     def errors(self) -> int:
@@ -182,70 +149,45 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def evaluate(
-    eval_steps: Callable,
-    params,
-    parts: Iterable[tuple[jax.Array, jax.Array]],
-    batch_size: int,
-    variants: int = 1,
-) -> Evaluation:
-    """Evaluates every image of a set exactly once; the last batch of a part is padded and masked.
+def evaluate(eval_steps: Callable, params, split, batch_size: int, variants: int = 1) -> Evaluation:
+    """Evaluates every image of a set exactly once; the last batch is padded and masked.
 
     Args:
       eval_steps: Result of ``make_eval_steps``.
       params: Parameters of the network.
-      parts: Images and labels, replicated; see ``on_devices``.
+      split: Images and labels, replicated; see ``on_devices``.
       batch_size: Images of a step, over all devices.
-      variants: Number of images of the same digit; see Evaluation.
+      variants: Number of images of each digit; see Evaluation.
     """
-    count, summed, predicted, margin = 0, None, [], []
-    for split in parts:
-        size = len(split[1])
-        count += size
-        batch = min(batch_size, round_up(size))  # a larger one would be padding, which takes memory too
-        steps = min(_STEPS, -(-size // batch))
-        chunk = steps * batch
-        for start in range(0, size, chunk):
-            index = np.arange(start, start + chunk, dtype=np.int32)
-            weight = (index < size).astype(np.float32).reshape(steps, batch)
-            batches = make_batches(np.minimum(index, size - 1).reshape(steps, batch), weight)
-            sums, chunk_predicted, chunk_margin = eval_steps(params, split, batches)
-            sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
-            summed = sums if summed is None else jax.tree.map(np.add, summed, sums)
-            predicted.append(np.asarray(chunk_predicted).ravel()[: size - start])
-            margin.append(np.asarray(chunk_margin).ravel()[: size - start])
-    means = jax.tree.map(lambda x: x / count, summed)
+    count, summed, predicted, margin = len(split[1]), None, [], []
+    batch = min(batch_size, round_up(count))  # more would be padding, which takes memory too
+    steps = min(_STEPS, -(-count // batch))
+    for start in range(0, count, steps * batch):
+        index = np.arange(start, start + steps * batch, dtype=np.int32)
+        weight = (index < count).astype(np.float32).reshape(steps, batch)
+        batches = make_batches(np.minimum(index, count - 1).reshape(steps, batch), weight)
+        sums, *of_images = eval_steps(params, split, batches)
+        sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
+        summed = sums if summed is None else jax.tree.map(np.add, summed, sums)
+        for kept, chunk in zip((predicted, margin), of_images):
+            kept.append(np.asarray(chunk).ravel()[: count - start])
+    confusion = np.rint(summed.pop("confusion")).astype(np.int64)
+    means = {name: None if sums is None else sums / count for name, sums in summed.items()}
+    means["loss"] = float(means["loss"])
     return Evaluation(
-        count=count,
-        loss=float(means.loss),
-        confusion=np.rint(summed.confusion).astype(np.int64),
-        primary_activity=means.primary_activity,
-        kept_rate=means.kept,
-        predicted=np.concatenate(predicted),
-        margin=np.concatenate(margin),
-        variants=variants,
-    )
+        count=count, confusion=confusion, predicted=np.concatenate(predicted), margin=np.concatenate(margin),
+        variants=variants, **means,
+    )  # fmt: skip
 
 
 def out_of_patience(errors: Mapping[int, float], steps: int) -> bool:
-    """Whether the lowest of some errors, by their step, stands for so many steps up to the last of them."""
+    """Whether the lowest error, by step, came at least ``steps`` steps before the last one."""
     if not errors:
         return False
     best = min(errors, key=lambda step: (errors[step], step))
     return max(errors) - best >= steps
 
 
-class _Streamed:
-    """A set whose parts are copied to the devices one at a time, again in each pass."""
-
-    def __init__(self, split: TestSet):
-        self._split = split
-
-    def __iter__(self):
-        return (replicate((part.images, part.labels)) for part in self._split.parts())
-
-
-def on_devices(split: TestSet) -> Iterable[tuple[jax.Array, jax.Array]]:
-    """Images and labels of a set's parts, replicated; a set in memory stays there, a generated one is streamed."""
-    streamed = _Streamed(split)
-    return list(streamed) if isinstance(split, Split) else streamed
+def on_devices(split: Split) -> tuple[jax.Array, jax.Array]:
+    """Images and labels of a set, replicated."""
+    return replicate((split.images, split.labels))

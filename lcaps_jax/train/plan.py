@@ -1,4 +1,4 @@
-"""The steps of a run, cut into calls of the devices by a pure function of the settings."""
+"""The steps of a run, divided into calls by a pure function of the settings."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -11,21 +11,13 @@ from lcaps_jax.util.settings import setting
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """Some steps that run on the devices without the host.
+    """Some steps that run on the devices without the host."""
 
-    Attributes:
-      first_step: Steps done before the call.
-      steps: Number of steps.
-      epoch: Epoch that the steps belong to, from 0.
-      evaluates: Whether an evaluation is due after the last step.
-      saves: Whether a checkpoint is due after the last step, as before every evaluation.
-    """
-
-    first_step: int
-    steps: int
-    epoch: int
-    evaluates: bool
-    saves: bool
+    first_step: int  # number of steps done before the call
+    steps: int  # number of steps
+    epoch: int  # epoch that the steps belong to, from 0
+    evaluates: bool  # whether an evaluation is due after the last step
+    saves: bool  # whether a checkpoint is due after the last step, as before every evaluation
 
     @property
     def last_step(self) -> int:
@@ -50,7 +42,7 @@ class ScheduleConfig:
         1, "Epochs between evaluations; a checkpoint is saved before each.", minimum=1, may_change=True
     )
     checkpoint_every: int = setting(
-        0, "Steps between checkpoints, rounded up to log_every; 0 for those before evaluations alone.", minimum=0,
+        0, "Steps between checkpoints, rounded up to log_every; 0: only before evaluations.", minimum=0,
         may_change=True,
     )  # fmt: skip
 
@@ -59,16 +51,12 @@ class ScheduleConfig:
 class StepPlan:
     """The steps of a run.
 
-    Attributes:
-      images: Training images.
-      schedule: Batch, epochs, and what happens how often. The last epoch is always evaluated.
-
     Raises:
       ConfigError: The batch is larger than the training set.
     """
 
-    images: int
-    schedule: ScheduleConfig
+    images: int  # training images
+    schedule: ScheduleConfig  # batch, epochs, and what happens how often. The last epoch is always evaluated
 
     def __post_init__(self):
         if self.batch_size > self.images:
@@ -86,7 +74,7 @@ class StepPlan:
 
     @property
     def left_out(self) -> int:
-        """Images that an epoch leaves out, different ones each time."""
+        """Number of images that an epoch leaves out, different ones each time."""
         return self.images % self.batch_size
 
     @property
@@ -95,15 +83,15 @@ class StepPlan:
         return self.schedule.epochs * self.steps_per_epoch
 
     def evaluates(self, step: int) -> bool:
-        """Whether an evaluation is due after so many steps: at the end of some epochs and of the last."""
+        """Whether an evaluation is due after ``step`` steps: after every ``eval_every`` epochs, and at the end."""
         epoch, rest = divmod(step, self.steps_per_epoch)
         return step > 0 and rest == 0 and (epoch % self.schedule.eval_every == 0 or step == self.total_steps)
 
     def calls(self, start: int) -> Iterator[Call]:
         """Calls from step ``start`` to the end.
 
-        Their borders do not depend on ``start``, so that a continued run compiles and logs what an uninterrupted one
-        does.
+        They end at the same steps whatever ``start`` is, so that a continued run compiles and logs what an
+        uninterrupted one does.
         """
         saves_every = self.schedule.checkpoint_every or self.total_steps
         step = start
@@ -123,7 +111,7 @@ class StepPlan:
     def unshuffled(self, epoch: int) -> np.ndarray:
         """Order of the images in an epoch that is not shuffled, ``[images]`` int32.
 
-        It begins where the epoch before ended, so that no image is always left out.
+        It begins where the previous epoch ended, so that no image is left out every time.
         """
         first = epoch * self.steps_per_epoch * self.batch_size
         return ((first + np.arange(self.images)) % self.images).astype(np.int32)

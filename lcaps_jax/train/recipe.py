@@ -6,7 +6,7 @@ from typing import Any
 
 from lcaps_jax.data import folder
 from lcaps_jax.nn import load_network
-from lcaps_jax.train.config import Config
+from lcaps_jax.train.config import Config, check
 from lcaps_jax.util.settings import declared
 
 _BATCH, _LEAST_BATCH, _STEPS_PER_EPOCH = 100, 20, 20
@@ -18,21 +18,13 @@ _EVALUATIONS, _STEPS_BETWEEN_EVALUATIONS = 20, 40
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What the recipe knows of the data.
+    """What the recipe knows of the data."""
 
-    Attributes:
-      dataset: Name of the data set.
-      images: Number of training images.
-      image_size: Pixels along a side.
-      max_shift: Pixels by which the data set's training images are meant to be shifted.
-      devices: Number of devices that a batch is divided among.
-    """
-
-    dataset: str
-    images: int
-    image_size: int
-    max_shift: int = 0
-    devices: int = 1
+    dataset: str  # name of the data set
+    images: int  # number of training images
+    image_size: int  # pixels along a side
+    max_shift: int = 0  # pixels by which the data set's training images are meant to be shifted
+    devices: int = 1  # number of devices that a batch is divided among
 
 
 def recipe(facts: Facts, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,5 +93,6 @@ def resolve(given: Mapping[str, Any], facts: Facts, classes: int) -> tuple[Confi
     Raises:
       ConfigError: A setting is beyond its limits, does nothing, or does not fit the data.
     """
+    check(given)
     chosen = recipe(facts, given)
     return Config.from_settings({**chosen, **given}, classes), chosen

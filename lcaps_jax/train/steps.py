@@ -1,4 +1,4 @@
-"""The training step, from a batch of indices to Adam's update, on data that lie on the devices.
+"""The training step, from a batch of indices to Adam's update, on data that are on the devices.
 
 Axes: ``S`` steps of one call, ``B`` global batch, ``b`` a device's share of it, ``N`` images.
 """
@@ -21,59 +21,41 @@ from lcaps_jax.nn import Network
 from lcaps_jax.util.devices import mean, pmap, shard, total
 from lcaps_jax.util.settings import setting
 
-# Random streams that all start at the run's seed.
+# Random streams derived from the run's seed.
 INIT, ORDER, SHIFT = range(3)
 # Name of the optimizer's part in a profile of the compiled program.
 UPDATE = "update"
-# Stream of dropout within the stream of a step's shifts; its number lies beyond every position in a batch.
+# Stream of dropout within a step's stream of shifts; larger than every position in a batch.
 DROPOUT = 2**31
-# Rows of fewer numbers are short: they do not fill the loops of an optimizer.
+# Shorter rows do not fill the optimizer's vectorized loops.
 _SHORT = 64
 
 
 @struct.dataclass
 class TrainState:
-    """Everything that a step changes and a checkpoint holds.
+    """Everything that a step changes and a checkpoint holds."""
 
-    Attributes:
-      step: Number of steps done, int32.
-      params: Parameters of the network.
-      opt_state: State of the optimizer.
-    """
-
-    step: jax.Array
-    params: dict
-    opt_state: optax.OptState
+    step: jax.Array  # number of steps done, int32
+    params: dict  # parameters of the network
+    opt_state: optax.OptState  # state of the optimizer
 
 
 @struct.dataclass
 class TrainData:
-    """What all steps read; replicated.
+    """What all steps read; replicated."""
 
-    Attributes:
-      images: Images, ``[N, I, I, C]`` uint8.
-      labels: Class of each image, ``[N]`` int32.
-      key: Random key of the shifts.
-    """
-
-    images: Array
-    labels: Array
-    key: jax.Array
+    images: Array  # images, [N, I, I, C] uint8
+    labels: Array  # class of each image, [N] int32
+    key: jax.Array  # random key of the shifts
 
 
 @struct.dataclass
 class Batches:
-    """The batches of one call; divided among the devices.
+    """The batches of one call; divided among the devices."""
 
-    Attributes:
-      index: Images of each step, ``[S, b]`` int32.
-      position: Places of the images in the global batch, ``[S, b]`` int32.
-      weight: 0 for padding and 1 for an image, ``[S, b]`` float32.
-    """
-
-    index: Array
-    position: Array
-    weight: Array
+    index: Array  # images of each step, [S, b] int32
+    position: Array  # places of the images in the global batch, [S, b] int32
+    weight: Array  # 0 for padding and 1 for an image, [S, b] float32
 
 
 def make_batches(index: np.ndarray, weight: np.ndarray | None = None) -> Batches:
@@ -117,8 +99,8 @@ def init_state(
 def compute_once(compute: Callable[[], Any]) -> Any:
     """Computes a function without arguments as one program, which is compiled with little optimization.
 
-    XLA's CPU compiler spends seconds optimizing the drawing of a network's initial parameters. With little optimization
-    the same bits take a fifth of the time.
+    XLA's CPU compiler spends seconds on the program that draws a network's initial parameters. With little optimization
+    it takes a fifth of the time, and the parameters are the same bit for bit.
     """
     options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
     return jax.jit(compute, compiler_options=options)()

@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C while training: the call in flight ends, everything is saved, and then the run stops."""
 
+import contextlib
 import signal
 
 from lcaps_jax.util import devices
@@ -21,7 +22,7 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """While entered, SIGTERM and Ctrl-C are noted; a second one acts as if nobody had."""
+    """While entered, SIGTERM and Ctrl-C are noted; a second one acts as it does elsewhere."""
 
     def __enter__(self) -> "StopSignals":
         self._received: signal.Signals | None = None
@@ -32,7 +33,8 @@ class StopSignals:
         del frame
         self._received = signal.Signals(number)
         signal.signal(number, self._before[number])
-        write_line(f"{self._received.name}: the steps in flight end, and everything is saved. A second one quits.")
+        with contextlib.suppress(RuntimeError):  # Python's, where the signal came in the middle of printing
+            write_line(f"{self._received.name}: the steps in flight end, and everything is saved. A second one quits.")
 
     def __exit__(self, *exception):
         for number, handler in self._before.items():

@@ -6,7 +6,7 @@ import math
 from lcaps_jax.data import api, folder
 from lcaps_jax.data.brightness import Brightness, brightness
 from lcaps_jax.data.image_io import to_channels
-from lcaps_jax.data.splits import DataError, Split, TestSet, check_split
+from lcaps_jax.data.splits import Split, check_split
 from lcaps_jax.train.config import Config
 from lcaps_jax.util.process import say
 
@@ -23,7 +23,7 @@ def load_test_set(
     affnist_variants: int | None = None,
     skip_unreadable: bool = False,
     invert: bool = False,
-) -> TestSet:
+) -> Split:
     """The test part of a set for a network; one with a canonical frame sees other sets at their own size.
 
     Coloured images become grey for a network that was trained on grey ones, and the other way round, which is said.
@@ -54,17 +54,15 @@ def load_test_set(
     check_split(split, len(class_names), f"{dataset}, for a network of {len(class_names)} classes,")
     if split.channels == channels:
         return split
-    if not isinstance(split, Split):
-        raise DataError(f"dataset={dataset}: has {split.channels} channel(s); the network's images have {channels}.")
     have, become = ("in colour", "grey") if channels == 1 else ("grey", "coloured")
     say(f"{dataset}: its images are {have} and become {become}, as the network's are.")
     return Split(to_channels(split.images, channels), split.labels)
 
 
-def compare_brightness(trained: Brightness | None, tests: Mapping[str, TestSet]) -> None:
+def compare_brightness(trained: Brightness | None, tests: Mapping[str, Split]) -> None:
     """Says of which test sets most images are far darker or brighter than the training data, as if inverted."""
     for name, split in tests.items():
-        if trained is not None and isinstance(split, Split):
+        if trained is not None:
             some = split.images[:: math.ceil(len(split) / _LOOKED_AT)]
             if warning := trained.warning(name, brightness(some), share=1 / 2):
                 say(warning)

@@ -14,12 +14,13 @@ from typing import Any
 import filelock
 
 from lcaps_jax.data.brightness import Brightness
-from lcaps_jax.data.splits import Source, TestSet, fingerprint, normal_form
+from lcaps_jax.data.splits import Source, Split, fingerprint, normal_form
 from lcaps_jax.train.checkpoint import Checkpoints
 from lcaps_jax.train.config import Config, check, declared_settings
 from lcaps_jax.train.evaluate import Evaluation, out_of_patience
 from lcaps_jax.train.log import read_metrics
-from lcaps_jax.train.loop import VALIDATION, plan_of
+from lcaps_jax.train.loop import VALIDATION
+from lcaps_jax.train.plan import StepPlan
 from lcaps_jax.util import devices
 from lcaps_jax.util.errors import ConfigError
 from lcaps_jax.util.files import PARTIAL, locked, write_json
@@ -34,27 +35,16 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-d
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """What ``config.json`` holds.
+    """What ``config.json`` holds."""
 
-    Attributes:
-      settings: Every setting of the run, by name.
-      chosen: Those among them that the recipe chose.
-      class_names: Names of the J classes.
-      channels: Channels of the images, C.
-      train_images: Number of training images.
-      training_data: Digest of the training images of each class.
-      brightness: Brightness of the training images and their borders.
-      sessions: Devices, package versions and revision of each start of the run.
-    """
-
-    settings: dict[str, Any]
-    chosen: dict[str, Any]
-    class_names: tuple[str, ...]
-    channels: int
-    train_images: int
-    training_data: dict[str, str]
-    brightness: Brightness
-    sessions: list[dict]
+    settings: dict[str, Any]  # every setting of the run, by name
+    chosen: dict[str, Any]  # those among them that the recipe chose
+    class_names: tuple[str, ...]  # names of the J classes
+    channels: int  # channels of the images, C
+    train_images: int  # number of training images
+    training_data: dict[str, str]  # digest of the training images of each class
+    brightness: Brightness  # brightness of the training images and their borders
+    sessions: list[dict]  # devices, package versions and revision of each start of the run
 
     @classmethod
     def of(cls, config: Config, chosen: Mapping[str, Any], source: Source, train_images: int) -> "Stored":
@@ -180,7 +170,7 @@ def is_finished(config: Config, stored: Stored, workdir: pathlib.Path) -> bool:
     }
     if last is None or not set(evaluation.eval_datasets) <= set(results):
         return False
-    plan = plan_of(config, stored.train_images)
+    plan = StepPlan(stored.train_images, config.schedule)
     good_enough = evaluation.stop_at_error and results[config.data.dataset]["error"] <= evaluation.stop_at_error
     errors = {line["step"]: line["error"] for line in read_metrics(workdir) if line["split"] == VALIDATION}
     ended = evaluation.patience and out_of_patience(errors, evaluation.patience * plan.steps_per_epoch)
@@ -201,7 +191,7 @@ def check_checkpoints(stored: Stored, workdir: pathlib.Path) -> None:
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
         steps = checkpoints.steps()
     results = read_results(workdir)
-    last = plan_of(stored.config, stored.train_images).total_steps
+    last = StepPlan(stored.train_images, stored.config.schedule).total_steps
     if not steps and any(result["step"] == last for result in results.values()):
         raise ConfigError(
             f"workdir={workdir}: holds the log and the results of a finished run whose checkpoints are gone. To train "
@@ -254,29 +244,20 @@ def read_results(workdir: pathlib.Path) -> dict[str, dict]:
 
 def add_results(
     workdir: pathlib.Path,
+    config: Config,
     evaluations: Mapping[str, Evaluation],
-    splits: Mapping[str, TestSet],
+    splits: Mapping[str, Split],
     step: int,
-    *,
-    about: Mapping[str, Any] | None = None,
     later_too: bool = True,
 ) -> None:
-    """Adds entries to ``results.json``.
-
-    Args:
-      workdir: Folder of the run.
-      evaluations: Evaluations by name of the entry.
-      splits: Test sets by name of the entry.
-      step: Step that was evaluated.
-      about: Facts that every entry repeats.
-      later_too: Whether entries of later steps stay; otherwise they are removed.
+    """Adds evaluations at a step to ``results.json``, by their names; entries of later steps stay or are removed.
 
     Raises:
       filelock.Timeout: Another process has kept the results locked for a minute.
     """
-    results = {
-        name: {**evaluation.result(step), **splits[name].about, **(about or {})} for name, evaluation in evaluations.items()
-    }
+    stop_at = config.evaluation.stop_at_error
+    about = {"stop_at_error": stop_at} if stop_at else {}
+    results = {name: {**each.result(step), **splits[name].about, **about} for name, each in evaluations.items()}
     with locked(workdir / _RESULTS_LOCK, seconds=_RESULTS_SECONDS):  # because train.py and eval.py may write at once
         stored = {name: entry for name, entry in read_results(workdir).items() if later_too or entry["step"] <= step}
         newer = {name: entry for name, entry in stored.items() if name in results and entry["step"] > step}

@@ -21,7 +21,7 @@ _CONNECT_SECONDS, _SILENCE_SECONDS = 120, 30
 _DATA_SHARE = 0.8
 
 
-class DeviceError(UserError, ValueError):
+class DeviceError(UserError):
     """Something does not fit the devices at hand; the message names both."""
 
 
@@ -72,23 +72,15 @@ def gather(x: jax.Array, axis: int) -> jax.Array:
 
 def check_batch_size(batch_size: int) -> None:
     """Raises DeviceError for a batch that does not divide among the devices, and names the nearest sizes that do."""
-    devices = jax.device_count()
+    devices, upper = jax.device_count(), round_up(batch_size)
     if batch_size % devices:
-        lower, upper = round_down(batch_size), round_up(batch_size)
-        near = f"{upper}" if not lower else f"{lower} or {upper}"
-        raise DeviceError(
-            f"batch_size={batch_size} does not divide among {devices} devices; the nearest that does: {near}."
-        )
+        near = f"{upper - devices} or {upper}" if upper > devices else f"{upper}"
+        raise DeviceError(f"batch_size={batch_size}: must divide among {devices} devices, such as {near}.")
 
 
 def round_up(batch_size: int) -> int:
     """The smallest batch of at least that size that divides among the devices."""
     return -(-batch_size // jax.device_count()) * jax.device_count()
-
-
-def round_down(batch_size: int) -> int:
-    """The largest batch of at most that size that divides among the devices; 0 where it is less than one for each."""
-    return batch_size // jax.device_count() * jax.device_count()
 
 
 def shard(batches: np.ndarray) -> np.ndarray:
@@ -104,10 +96,7 @@ def _replicated(devices: Sequence[jax.Device]) -> jax.sharding.NamedSharding:
 
 
 def replicate(tree):
-    """Puts a copy of every array on every device of this process.
-
-    The arrays are placed as the results of ``pmap`` are, so that nothing compiles twice.
-    """
+    """Puts a copy of every array on every device of this process, where ``pmap`` puts its results too."""
     return jax.device_put(tree, _replicated(jax.local_devices()))
 
 
@@ -119,26 +108,22 @@ def like_replicated(shapes):
 
 def to_global(tree):
     """Replicated arrays as arrays of all processes together, the form in which checkpoints are written and read."""
-    if jax.process_count() == 1:
-        return tree
-    sharding = _replicated(jax.devices())
-
-    def one(x):
-        if isinstance(x, jax.ShapeDtypeStruct):
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-        shards = [shard.data for shard in x.addressable_shards]
-        return jax.make_array_from_single_device_arrays(x.shape, sharding, shards)
-
-    return jax.tree.map(one, tree)
+    return _moved(tree, jax.devices())
 
 
 def to_local(tree):
     """Global arrays as this process's replicated arrays: the inverse of ``to_global``."""
+    return _moved(tree, jax.local_devices())
+
+
+def _moved(tree, devices: Sequence[jax.Device]):
     if jax.process_count() == 1:
         return tree
-    sharding = _replicated(jax.local_devices())
+    sharding = _replicated(devices)
 
     def one(x):
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
         shards = [shard.data for shard in x.addressable_shards]
         return jax.make_array_from_single_device_arrays(x.shape, sharding, shards)
 
@@ -159,12 +144,7 @@ def wait_for_all(name: str) -> None:
 
 
 def check_fits(nbytes: int, what: str) -> None:
-    """Raises DeviceError for data that do not fit beside a network in the memory of each device.
-
-    Args:
-      nbytes: Number of bytes of the data.
-      what: Name of the data in the message.
-    """
+    """Raises DeviceError for data, named ``what``, that do not fit beside a network in the memory of each device."""
     for device in jax.local_devices():
         limit = (device.memory_stats() or {}).get("bytes_limit")
         if limit is None:  # a CPU: its devices share the machine's memory
@@ -179,36 +159,26 @@ def check_fits(nbytes: int, what: str) -> None:
 def connect(
     coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Makes this process one of several that train together.
+    """Makes this process, number ``process_id`` from 0, one of several that train together.
 
-    Call it after ``runtime.prepare`` and before anything else. Give all three arguments or none: on TPU pods, under
+    Call it after ``process.prepare`` and before anything else. Give all three arguments or none: on TPU pods, under
     Slurm and under Open MPI, JAX finds them itself.
-
-    Args:
-      coordinator_address: ``HOST:PORT`` of process 0, to which all connect.
-      num_processes: Number of processes.
-      process_id: Number of this process, from 0.
 
     Raises:
       DeviceError: The values are impossible, or the other processes cannot be reached.
     """
-    names = tuple(map(arg, ("coordinator_address", "num_processes", "process_id")))
     given = [value is not None for value in (coordinator_address, num_processes, process_id)]
     if any(given) and not all(given):
-        raise DeviceError(f"{names[0]}, {names[1]} and {names[2]}: give all three, or none of them.")
+        raise DeviceError("coordinator_address, num_processes, process_id: give all three, or none of them.")
     if num_processes is not None and not 0 <= process_id < num_processes:
-        raise DeviceError(f"{names[2]}={process_id}: must be 0 to {num_processes - 1}, one less than {names[1]}.")
+        raise DeviceError(f"process_id={process_id}: must be 0 to {num_processes - 1}, one less than num_processes.")
     try:
         jax.distributed.initialize(
-            coordinator_address,
-            num_processes,
-            process_id,
-            initialization_timeout=_CONNECT_SECONDS,
-            heartbeat_timeout_seconds=_SILENCE_SECONDS,
-            shutdown_timeout_seconds=_SILENCE_SECONDS,
-        )
+            coordinator_address, num_processes, process_id, initialization_timeout=_CONNECT_SECONDS,
+            heartbeat_timeout_seconds=_SILENCE_SECONDS, shutdown_timeout_seconds=_SILENCE_SECONDS,
+        )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         raise DeviceError(
             f"The processes could not be connected ({str(error).splitlines()[0]}). Outside TPU pods, Slurm and "
-            f"Open MPI give {names[0]}=HOST:PORT, {names[1]} and {names[2]}."
+            "Open MPI give coordinator_address=HOST:PORT, num_processes and process_id."
         ) from None

@@ -58,9 +58,7 @@ _TRITON = "--xla_gpu_enable_triton_gemm"
 def _compile_fast_for_cuda() -> None:
     """Has XLA leave matrix products to cuBLAS where JAX is installed for CUDA, unless ``XLA_FLAGS`` decides.
 
-    Otherwise XLA compiles each product in dozens of ways by Triton and times them; a training step has 37 products
-    (``docs/accelerators.md``). It must happen before JAX looks for devices. XLA ends the process at a flag that it does
-    not know, so this must go when XLA drops the flag.
+    Otherwise XLA compiles each of a step's 37 products in dozens of ways by Triton (``docs/how_to/gpu.md``).
     """
     plugins = importlib.util.find_spec("jax_plugins")
     places = plugins.submodule_search_locations if plugins else None
@@ -84,9 +82,9 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 def reuse_freed_memory() -> None:
     """Makes glibc keep freed memory, so that work on large arrays is faster. Without glibc it does nothing.
 
-    By default glibc maps each large temporary array afresh from the kernel and unmaps it after use, and the page
-    faults of touching it can take longer than the arithmetic on it (``docs/performance.md`` has the times). The call
-    must come before JAX looks for devices, because the threads that JAX starts then keep the arenas that they have.
+    By default glibc maps each large temporary array from the kernel and unmaps it after use, and the page faults can
+    take longer than the arithmetic (``docs/explanation/performance.md``). Call it before JAX looks for devices, because
+    the threads that JAX starts then keep their arenas.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

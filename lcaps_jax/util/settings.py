@@ -61,19 +61,12 @@ def part(options: Mapping[str, Any] | type, help_: str = "", *, flag: str | None
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One setting as the command line knows it.
+    """One setting as the command line knows it."""
 
-    Attributes:
-      name: Name of the flag.
-      default: Default value.
-      metadata: Help and limits, as ``setting`` stores them.
-      owner: Class whose field it is.
-    """
-
-    name: str
-    default: Any
-    metadata: Mapping[str, Any]
-    owner: type
+    name: str  # name of the flag
+    default: Any  # default value
+    metadata: Mapping[str, Any]  # help and limits, as setting stores them
+    owner: type  # class whose field it is
 
     def check(self, value) -> None:
         """Raises ConfigError for a value of another type or beyond the limits; the message says what is accepted."""
@@ -109,7 +102,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[float, float], bool]], ...] = (
 
 
 def declared(cls: type) -> Iterator[Setting]:
-    """All settings of a class and of everything that can be nested in it, options that are not chosen included."""
+    """All settings of a class and of what can be nested in it, options that are not chosen included."""
     for field in dataclasses.fields(cls):
         if "part" in field.metadata:
             yield from declared(field.metadata["part"])
@@ -125,12 +118,9 @@ def declared(cls: type) -> Iterator[Setting]:
 
 
 def build(cls: type, values: Mapping[str, Any]) -> Any:
-    """Builds a class and everything nested in it.
+    """Builds a class and everything nested in it from values by name; those that are missing take their defaults.
 
-    Args:
-      cls: Class to build.
-      values: Values by name. Those that are missing take their defaults; names that belong to no field are ignored, so
-        that facts of the data, such as ``classes``, reach every field of that name.
+    Names that belong to no field are ignored, so that facts of the data, such as ``classes``, reach every such field.
     """
     arguments = {}
     for field in dataclasses.fields(cls):

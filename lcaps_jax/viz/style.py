@@ -3,15 +3,14 @@
 from collections.abc import Collection
 import pathlib
 import re
-import textwrap
 
-from matplotlib import colormaps
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from matplotlib.rcsetup import cycler
 import numpy as np
+from PIL import Image
 
 from lcaps_jax.ops import frames
 
@@ -25,26 +24,30 @@ PREDICTED = "#333333"  # the predicted class where the true one is unknown
 OTHER = "#BBBBBB"  # all other classes, and the rest of a whole
 KEPT = "#E69F00"  # kept capsules
 FRAME = "#56B4E9"  # the canonical frame of an image
-AMOUNT, SECOND, THIRD = "#0072B2", "#CC79A7", "#F0E442"  # quantities
+AMOUNT, SECOND = "#0072B2", "#CC79A7"  # quantities
 CHANCE = "#777777"  # the error of guessing
 LINE = "#555555"  # small print, and the lines of drawings
-BOX, OUTSIDE = "#E9EEF3", "#FFF3D6"  # parts of drawings, and those that a user starts
+BOX = "#E9EEF3"  # parts of drawings
 # Networks or data sets, told apart by their dashes and markers where they outnumber the free colours.
 SERIES = cycler(linestyle=["-", "--", ":"], marker=["o", "s", "^"]) * cycler(color=[AMOUNT, SECOND, "#000000"])
 MISTAKES = LinearSegmentedColormap.from_list("mistakes", ["white", WRONG])
-# From the first dimension of a pose to the last, without the lightest yellow, which is faint on white.
-DIMENSIONS = LinearSegmentedColormap.from_list("dimensions", colormaps["cividis"](np.linspace(0, 0.9, 256)))
 
 FRAME_CAPTION = "Blue lines outline the canonical frame, which is read off the image: the network sees what is inside."
 
 
 def save(figure: Figure, folder: pathlib.Path, name: str, caption: str = "") -> pathlib.Path:
-    """Writes a figure as a PNG with its caption in the metadata, creates the folder if needed, and returns the path."""
+    """Writes a figure as a PNG with its caption in the metadata into a folder, which may be new: the file's path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / (re.sub(r"[^\w.-]+", "_", name) + ".png")  # TFDS has names such as emnist/balanced
     metadata = {"Description": _printable(caption)} if caption else {}
     figure.savefig(path, dpi=_DPI, bbox_inches="tight", metadata=metadata)
     return path
+
+
+def caption_of(path: pathlib.Path) -> str:
+    """The caption of a figure that ``save`` wrote; none where another program has removed it."""
+    with Image.open(path) as image:
+        return image.info.get("Description", "")
 
 
 def _printable(text: str) -> str:
@@ -76,10 +79,7 @@ def show_frame(axes, frame: frames.Frame, size: int) -> None:
 
 
 def show_chance(axes, classes: Collection[int], highest: float, labelled: bool = True) -> None:
-    """Draws a line at the error of guessing, in percent, for each of these numbers of classes.
-
-    A line far above the highest error is left out, because it would flatten the curves.
-    """
+    """Draws a line at the error of guessing, in percent, for each number of classes, unless far above the curves."""
     for chance in sorted({100 * (1 - 1 / number) for number in classes}):
         if highest < chance / 2:
             continue
@@ -99,12 +99,6 @@ def write_above(axes, *lines: tuple[str, str]) -> None:
             text, (0.5, 1), xycoords="axes fraction", xytext=(0, 2 + 11 * i), textcoords="offset points", ha="center",
             va="bottom", fontsize=9, color=colour,
         )  # fmt: skip
-
-
-def write_below(figure: Figure, text: str) -> None:
-    """Writes sentences below all axes, wrapped to the width of the figure."""
-    lines = textwrap.fill(text.replace(" %", "\N{NO-BREAK SPACE}%"), round(13 * figure.get_figwidth()))
-    figure.supxlabel(lines, fontsize=8.5, color=LINE)
 
 
 def legend_above(figure: Figure) -> None:

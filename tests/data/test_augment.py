@@ -1,11 +1,12 @@
 """The order of an epoch, shifts, and the other random changes of the images."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcaps_jax import data
 from lcaps_jax.data import AugmentConfig, augment
 
 _augment = jax.jit(augment.augment, static_argnums=3)
@@ -14,8 +15,7 @@ _augment = jax.jit(augment.augment, static_argnums=3)
 def test_epoch_order_is_a_new_permutation_each_epoch():
     key = jax.random.key(0)
     first, second = (np.asarray(augment.epoch_order(key, epoch, 100)) for epoch in (0, 1))
-    for order in (first, second):
-        np.testing.assert_array_equal(np.sort(order), np.arange(100))
+    np.testing.assert_array_equal(np.sort([first, second]), [np.arange(100)] * 2)
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(first, augment.epoch_order(key, 0, 100))
 
@@ -28,13 +28,6 @@ def test_shift_moves_whole_pixels_and_the_image_s_own_background_comes_in():
     assert moved.dtype == np.uint8 and not still_black.any()
     np.testing.assert_array_equal(moved[..., 0], [[200] * 4, [200] * 4, [2, 200, 200, 200], [4, 200, 200, 200]])
     np.testing.assert_array_equal(moved[..., 1], [[90] * 4, [90] * 4, [6, 90, 90, 90], [8, 90, 90, 90]])
-
-
-def test_black_comes_into_digits_bit_for_bit():
-    digits = data.load("sample").test.images[:50]
-    padded = np.pad(digits, ((0, 0), (3, 3), (3, 3), (0, 0)))
-    moved = augment.shift(digits, jnp.tile(jnp.array([3, -1]), (50, 1)), 3)
-    np.testing.assert_array_equal(moved, padded[:, :28, 4:32])
 
 
 def test_shift_once_moves_each_image_always_alike():
@@ -71,16 +64,12 @@ def _marks(images):
 
 
 @pytest.mark.parametrize(
-    "flip, places",
-    [
-        ("horizontal", {(1, 2), (1, 6)}),
-        ("vertical", {(1, 2), (7, 2)}),
-        ("both", {(1, 2), (1, 6), (7, 2), (7, 6)}),
-    ],
+    "flip, rows, columns", [("horizontal", {1}, {2, 6}), ("vertical", {1, 7}, {2}), ("both", {1, 7}, {2, 6})]
 )
-def test_flips(flip, places):
+def test_flips(flip, rows, columns):
     images, positions = _marked()
-    assert _marks(_augment(images, jax.random.key(0), positions, AugmentConfig(flip=flip))) == places
+    flipped = _augment(images, jax.random.key(0), positions, AugmentConfig(flip=flip))
+    assert _marks(flipped) == set(itertools.product(rows, columns))
 
 
 def test_rotations_and_scales_keep_to_their_limits_and_the_background_comes_in():

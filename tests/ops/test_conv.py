@@ -40,9 +40,8 @@ def _error(ours, reference):
     return np.max(np.abs(np.asarray(ours, np.float64) - reference)) / np.max(np.abs(reference))
 
 
-# height, width, channels, kernel, outputs, stride: the paper's four geometries with fewer channels, odd and even sizes,
-# one output, several tiles, not square, stride 1, and few channels (a product over patches). The polyphase method takes
-# the 15x15 kernels by groups of rows.
+# Height, width, channels, kernel, outputs, stride: the paper's geometries with fewer channels (polyphase takes 15x15
+# kernels by groups of rows), odd and even sizes, one output, several tiles, not square, stride 1, and few channels.
 _SHAPES = [
     (20, 20, 32, 9, 16, 2), (32, 32, 20, 9, 8, 2), (26, 26, 20, 15, 8, 2), (20, 20, 32, 15, 8, 2), (9, 9, 17, 9, 3, 2),
     (10, 10, 17, 9, 3, 2), (13, 17, 16, 4, 5, 2), (17, 13, 16, 1, 5, 2), (19, 18, 16, 3, 2, 1), (31, 14, 16, 5, 4, 1),
@@ -55,11 +54,8 @@ _SHAPES = [
 @pytest.mark.parametrize("shape", _SHAPES, ids=str)
 def test_forward_and_gradients(shape, method, dtype, tolerance):
     height, width, channels, k, outputs, stride = shape
-    shapes = (
-        (2, height, width, channels),
-        (k, k, channels, outputs),
-        (2, output_size(height, k, stride), output_size(width, k, stride), outputs),
-    )
+    rows, columns = output_size(height, k, stride), output_size(width, k, stride)
+    shapes = (2, height, width, channels), (k, k, channels, outputs), (2, rows, columns, outputs)
     x, kernel, dy = (jnp.asarray(_random(*shape, seed=seed), dtype) for seed, shape in enumerate(shapes))
 
     @jax.jit

@@ -23,10 +23,7 @@ def _digits(count=3, size=40):
         for _ in range(4):
             row, column = rng.integers(12, size - 18, 2)
             image[row : row + rng.integers(3, 8), column : column + rng.integers(3, 8)] = rng.uniform(0.4, 1)
-    blur = np.array([1, 2, 1]) / 4
-    for axis in (1, 2):
-        images = sum(w * np.roll(images, s, axis) for w, s in zip(blur, (-1, 0, 1)))
-    return images
+    return ndimage.gaussian_filter(images, (0, 0.7, 0.7, 0))
 
 
 _IMAGES = _digits()
@@ -54,18 +51,15 @@ def _warped(images, matrix):
 
 
 def test_background():
-    rng = np.random.default_rng(0)
-    images = rng.uniform(size=(2, 3, 6, 5, 3)).astype(np.float32)
+    images = np.random.default_rng(0).uniform(size=(2, 3, 6, 5, 3)).astype(np.float32)
     border = np.ones((6, 5), bool)
     border[1:-1, 1:-1] = False
     background = np.median(images[:, :, border], axis=2)
     np.testing.assert_array_equal(frames.background_of(images), background)
     difference = images - background[:, :, None, None]
     np.testing.assert_array_equal(frames.subtract_background(images), difference)
-    expected = np.abs(difference).mean(axis=-1, keepdims=True)
-    distance = frames.distance_from_background(images)
-    assert distance.shape == images.shape
-    np.testing.assert_allclose(distance, np.broadcast_to(expected, images.shape), rtol=1e-6)
+    expected = np.broadcast_to(np.abs(difference).mean(axis=-1, keepdims=True), images.shape)
+    np.testing.assert_allclose(frames.distance_from_background(images), expected, rtol=1e-6, strict=True)
 
 
 def test_frame_against_sums_over_pixels():
@@ -128,11 +122,10 @@ def test_turning_by_nothing_and_by_several_angles():
         assert many.matrix.shape == (5, 3, 2, 2) and many.centre.shape == (5, 3, 2)
 
 
-def test_points_map_to_the_image_and_back():
+def test_points_map_to_the_image():
     frame = _frame_of(_IMAGES)
     points = jnp.asarray(np.random.default_rng(0).uniform(0, 28, (3, 7, 2)), jnp.float32)
     there = frames.to_image(frame, points, 28)
-    np.testing.assert_allclose(frames.to_picture(frame, there, 28), points, atol=1e-3)
     middle = frames.to_image(frame, jnp.full((3, 1, 2), 13.5), 28)
     np.testing.assert_allclose(middle[:, 0], frame.centre, atol=1e-5)
     np.testing.assert_allclose(frames.outline(frame, 28).mean(axis=1), frame.centre, atol=1e-4)
@@ -166,12 +159,6 @@ def test_a_light_background_and_noise_barely_change_the_frame():
     noisy = _frame_of(np.clip(_IMAGES + noise, 0, 1))
     np.testing.assert_allclose(noisy.centre, frame.centre, atol=0.5)
     np.testing.assert_allclose(noisy.matrix, frame.matrix, atol=0.12)
-
-
-def test_two_objects_share_a_frame():
-    image = np.zeros((1, 40, 40, 1), np.float32)
-    image[0, 5:10, 5:10] = image[0, 30:35, 25:30] = 1
-    np.testing.assert_allclose(_frame_of(image).centre, [[19.5, 17.0]], atol=1e-4)
 
 
 @pytest.mark.parametrize("fill", [0.0, 1.0, None])

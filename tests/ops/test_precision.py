@@ -12,8 +12,7 @@ from lcaps_jax.ops import capsules, conv, routing
 @pytest.mark.parametrize("precision", [None, "highest", "high", "default"])
 def test_products_have_the_highest_precision_unless_the_caller_chooses(precision):
     def products(u, f, p, w, x, k):
-        propagated = capsules.propagate(u, f, p)
-        return propagated, routing.route_factored(u, w, 2), conv.strided_conv(x, k, stride=2)
+        return capsules.propagate(u, f, p), routing.route_factored(u, w, 2), conv.strided_conv(x, k, stride=2)
 
     shapes = (2, 5, 4), (2, 3, 5, 4, 6), (2, 3, 5), (3, 6, 20), (2, 9, 9, 4), (3, 3, 4, 2)
     with jax.default_matmul_precision(precision):

@@ -78,13 +78,3 @@ def test_networks_with_different_classes_have_a_line_at_chance_each():
         assert len(axes.lines) == 4 and axes.get_ylim()[0] == 0 < 90 < axes.get_ylim()[1]
     low = {"one": {"rotation": (np.arange(3), np.array([1, 2, 3]))}}
     assert len(robustness.error_curves(low, [10]).axes[0].lines) == 1
-
-
-def test_a_bar_says_which_dimension_of_a_pose_a_line_is():
-    swept = {"activity": np.arange(3), "pose": np.ones((3, 4))}
-    figure = robustness.activity_curves(3, {"rotation": np.arange(3)}, {"one": {"rotation": swept}})
-    *_, lines, bar = figure.axes
-    ends = bar.collections[-1].get_cmap()([0.0, 1.0])
-    np.testing.assert_allclose([lines.lines[0].get_color(), lines.lines[-1].get_color()], ends, atol=1e-6)
-    without = robustness.activity_curves(3, {"rotation": np.arange(3)}, {"CNN": {"rotation": {**swept, "pose": None}}})
-    assert len(without.axes) == 1

@@ -150,7 +150,7 @@ def test_colours_are_named_in_one_place_and_those_with_a_meaning_are_not_used_fo
     assert len(set(signs)) == len(signs)
     assert not set(signs) & {series["color"] for series in style.SERIES}
     assert len({tuple(series.items()) for series in style.SERIES}) == len(style.SERIES) >= 9
-    rooms = ("lcaps_jax", "experiments", "benchmarks", "scripts")
+    rooms = ("lcaps_jax", "experiments", "scripts")
     files = [path for room in rooms for path in workloads.REPOSITORY.glob(f"{room}/**/*.py")]
     named = re.compile(r"tab:|[\"']C\d[\"']|\b(edge|face)?color=\[?[\"'](?!white|black)")
     by_number = re.compile(r"[\"']#(?!000000)[\da-fA-F]{3,8}[\"']")

@@ -13,6 +13,6 @@ Axes: ``B`` images, ``H x W`` pixels, ``C`` input channels, ``O`` output channel
 """
 
 from lcaps_jax.ops.conv.dispatch import LAYOUTS, METHODS, conv_stack, strided_conv
-from lcaps_jax.ops.conv.shapes import output_size
+from lcaps_jax.ops.conv.patches import output_size
 
 __all__ = ["LAYOUTS", "METHODS", "conv_stack", "output_size", "strided_conv"]

@@ -9,91 +9,66 @@ import jax.numpy as jnp
 
 from lcaps_jax.ops.conv.patches import patches_conv
 from lcaps_jax.ops.conv.polyphase import polyphase_conv
-from lcaps_jax.ops.conv.shapes import reorder
 from lcaps_jax.ops.conv.spectral import spectral_conv
 from lcaps_jax.ops.precision import matmul_precision
 from lcaps_jax.util.errors import ConfigError
 
 AUTO, SPECTRAL, POLYPHASE, DIRECT = METHODS = ("auto", "spectral", "polyphase", "direct")
-# "auto" on TPUs and other accelerators: direct, but a product over patches for the images themselves.
+# "auto" on TPUs and other accelerators: direct, but a product over patches for the images themselves, because XLA's TPU
+# compiler takes minutes for the kernel gradient of a one-channel convolution.
 _ACCELERATED = "accelerated"
 LAYOUTS = ("NHWC", "CHWN")
-# Below this many input channels a matrix product over patches beats the transforms.
-_FEW_CHANNELS = 16
-# Most channels of an image, grey or coloured.
-_IMAGE_CHANNELS = 3
+_FEW_CHANNELS = 16  # below this many input channels a matrix product over patches beats the transforms
+_IMAGE_CHANNELS = 3  # most channels of an image, grey or coloured
+_Arrays = Sequence[jax.Array]
 
 
 def strided_conv(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    stride: int = 1,
-    method: str = AUTO,
-    layouts: tuple[str, str] = ("NHWC", "NHWC"),
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, method: str = AUTO, layouts: tuple[str, str] = ("NHWC", "NHWC")
 ) -> jax.Array:
-    """VALID convolution (cross-correlation) of images with a square kernel.
+    """VALID convolution (cross-correlation) of images with a square kernel: ``[B, (H-k)//s+1, (W-k)//s+1, O]``.
 
     Args:
-      x: Images or features, ``[B, H, W, C]`` in the layout NHWC, float32 or bfloat16.
-      kernel: Kernel ``[k, k, C, O]``, of the dtype of ``x``.
+      x: Images or features, ``[B, H, W, C]``, float32 or bfloat16.
+      kernel: Kernel ``[k, k, C, O]``, of the dtype of ``x``, as is the result.
       stride: Stride along both axes, 1 or 2.
-      method: ``"spectral"``, ``"polyphase"`` or ``"direct"``; or ``"auto"``, which is resolved when the program is
-        lowered: spectral on a CPU, polyphase on an NVIDIA GPU, direct elsewhere. Few channels (fewer than 16 for
-        spectral, at most 3 otherwise) become a product over patches in all but ``"direct"``: XLA's TPU compiler takes
-        minutes for the kernel gradient of a one-channel convolution.
+      method: ``"spectral"``, ``"polyphase"``, ``"direct"``, or ``"auto"``: that of the platform the program is lowered
+        for. All but ``"direct"`` multiply over patches where there are few channels (fewer than 16 for spectral, at
+        most 3 otherwise). Spectral computes bfloat16 in float32 and rounds once, which is faster and more exact.
       layouts: Order of the axes of ``x`` and of the result, each ``"NHWC"`` or ``"CHWN"``.
-
-    Returns:
-      ``[B, (H-k)//s+1, (W-k)//s+1, O]`` in the layout NHWC, of the dtype of ``x``. The spectral method computes
-      bfloat16 in float32 and rounds once, which is both faster and more exact.
-
-    Raises:
-      ConfigError: An unknown method.
-      ValueError: Shapes do not match, the stride is neither 1 nor 2, a layout is unknown, or an image is smaller than
-        the kernel.
     """
     _check(x, kernel, stride, layouts)
     return _by_method(functools.partial(_strided_conv, stride=stride, layouts=layouts), method, x, kernel)
 
 
 def conv_stack(
-    x: jax.Array,
-    kernels: Sequence[jax.Array],
-    biases: Sequence[jax.Array],
-    *,
-    strides: Sequence[int],
-    padding: int = 0,
-    method: str = AUTO,
+    x: jax.Array, kernels: _Arrays, biases: _Arrays, *, strides: Sequence[int], padding: int = 0, method: str = AUTO
 ) -> jax.Array:
-    """Successive convolutions with biases, and a ReLU between them (none after the last).
+    """Convolutions of ``x [B, H, W, C]`` with biases, and a ReLU between them (none after the last): ``[B, h, w, O]``.
 
+    Each has a kernel ``[k, k, C, O]``, a bias ``[O]`` and a stride, and ``padding`` zeros on each side of its input.
     Between two convolutions the features keep the layout that saves the method transpositions, forward and backward.
-
-    Args:
-      x: Images ``[B, H, W, C]``, float32 or bfloat16.
-      kernels: Kernel of each convolution, ``[k, k, C, O]``, of the dtype of ``x``.
-      biases: Bias of each convolution, ``[O]``, of the dtype of ``x``.
-      strides: Stride of each convolution, 1 or 2.
-      padding: Zeros added on each side of the input of every convolution, in pixels.
-      method: See ``strided_conv``.
-
-    Returns:
-      ``[B, h, w, O]``, of the dtype of ``x``.
-
-    Raises:
-      ConfigError, ValueError: See ``strided_conv``.
     """
-    stack = functools.partial(_conv_stack, strides=tuple(strides), padding=padding)
+
+    def stack(x, kernels, biases, method):
+        layout = "NHWC"
+        for layer, (kernel, bias, stride) in enumerate(zip(kernels, biases, strides, strict=True), start=1):
+            if layer > 1:
+                x = jax.nn.relu(x)
+            if padding:
+                x = jnp.pad(x, [(padding, padding) if axis in "HW" else (0, 0) for axis in layout])
+            after = "CHWN" if method == SPECTRAL and layer < len(kernels) else "NHWC"
+            _check(x, kernel, stride, (layout, after))
+            x = _strided_conv(x, kernel, stride=stride, layouts=(layout, after), method=method)
+            x += bias.reshape(-1, *(1,) * (x.ndim - 1 - after.index("C")))
+            layout = after
+        return x
+
     return _by_method(stack, method, x, tuple(kernels), tuple(biases))
 
 
 def _by_method(compute: Callable, method: str, *arrays) -> jax.Array:
-    """``compute(*arrays, method=method)``, where "auto" is resolved when the program is lowered.
-
-    A program that is exported or compiled for another platform thus gets that platform's code, and one that is lowered
-    for a single platform contains no other.
-    """
+    """``compute(*arrays, method=method)``, where "auto" is resolved for each platform a program is lowered for."""
     if method not in METHODS:
         raise ConfigError(f"method={method}: must be one of {', '.join(METHODS)}.")
     if method != AUTO:
@@ -119,36 +94,22 @@ def _check(x: jax.Array, kernel: jax.Array, stride: int, layouts: tuple[str, str
         raise ValueError(f"kernel has shape {kernel.shape}: must not exceed the {height}x{width} pixels of x.")
 
 
+def _reorder(x: jax.Array, layout: str, wanted: str) -> jax.Array:
+    return x.transpose([layout.index(axis) for axis in wanted])
+
+
 def _strided_conv(x: jax.Array, kernel: jax.Array, *, stride: int, layouts: tuple[str, str], method: str) -> jax.Array:
     channels = kernel.shape[2]
     if method in (_ACCELERATED, POLYPHASE) and channels <= _IMAGE_CHANNELS:
-        return reorder(patches_conv(reorder(x, layouts[0], "NHWC"), kernel, stride, "NHWC"), "NHWC", layouts[1])
+        return _reorder(patches_conv(_reorder(x, layouts[0], "NHWC"), kernel, stride, "NHWC"), "NHWC", layouts[1])
     if method == POLYPHASE:
-        return reorder(polyphase_conv(reorder(x, layouts[0], "NHWC"), kernel, stride), "NHWC", layouts[1])
+        return _reorder(polyphase_conv(_reorder(x, layouts[0], "NHWC"), kernel, stride), "NHWC", layouts[1])
     if method in (DIRECT, _ACCELERATED):
-        numbers = (layouts[0], "HWIO", layouts[1])
-        precision = matmul_precision()
-        return lax.conv_general_dilated(
-            x, kernel, (stride, stride), "VALID", dimension_numbers=numbers, precision=precision
-        )
-    dtype, x, kernel = x.dtype, reorder(x, layouts[0], "CHWN").astype(jnp.float32), kernel.astype(jnp.float32)
+        convolve = functools.partial(lax.conv_general_dilated, precision=matmul_precision())
+        return convolve(x, kernel, (stride, stride), "VALID", dimension_numbers=(layouts[0], "HWIO", layouts[1]))
+    dtype, x, kernel = x.dtype, _reorder(x, layouts[0], "CHWN").astype(jnp.float32), kernel.astype(jnp.float32)
     if channels < _FEW_CHANNELS:
         y, layout = patches_conv(x, kernel, stride, "CHWN"), "CHWN"
     else:
         y, layout = spectral_conv(x, kernel, stride), "HWNC"
-    return reorder(y, layout, layouts[1]).astype(dtype)
-
-
-def _conv_stack(x: jax.Array, kernels, biases, *, strides: tuple[int, ...], padding: int, method: str) -> jax.Array:
-    layout = "NHWC"
-    for layer, (kernel, bias, stride) in enumerate(zip(kernels, biases, strides, strict=True), start=1):
-        if layer > 1:
-            x = jax.nn.relu(x)
-        if padding:
-            x = jnp.pad(x, [(padding, padding) if axis in "HW" else (0, 0) for axis in layout])
-        after = "CHWN" if method == SPECTRAL and layer < len(kernels) else "NHWC"
-        _check(x, kernel, stride, (layout, after))
-        x = _strided_conv(x, kernel, stride=stride, layouts=(layout, after), method=method)
-        x += bias.reshape(-1, *(1,) * (x.ndim - 1 - after.index("C")))
-        layout = after
-    return x
+    return _reorder(y, layout, layouts[1]).astype(dtype)

@@ -4,10 +4,14 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from lcaps_jax.ops.conv.shapes import output_size
 from lcaps_jax.ops.precision import einsum
 
 PATCHES = "patches_conv"  # named scope, visible in a profile
+
+
+def output_size(size: int, kernel: int, stride: int) -> int:
+    """Number of outputs of a VALID convolution along an axis; at most 0 where the kernel does not fit."""
+    return (size - kernel) // stride + 1
 
 
 @jax.named_scope(PATCHES)

@@ -4,8 +4,26 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from lcaps_jax.ops.conv.shapes import kernel_phases, output_size
+from lcaps_jax.ops.conv.patches import output_size
 from lcaps_jax.ops.precision import matmul_precision
+
+
+def kernel_phases(kernel: jax.Array, stride: int) -> jax.Array:
+    """A kernel ``[k, k, C, O]`` by pixel parity, ``[taps, taps, s*s*C, O]`` with ``taps = ceil(k/s)``, zero-padded."""
+    k, _, channels, outputs = kernel.shape
+    taps = -(-k // stride)
+    extra = taps * stride - k
+    kernel = jnp.pad(kernel, ((0, extra), (0, extra), (0, 0), (0, 0)))
+    kernel = kernel.reshape(taps, stride, taps, stride, channels, outputs).transpose(0, 2, 1, 3, 4, 5)
+    return kernel.reshape(taps, taps, -1, outputs)
+
+
+def pixel_phases(x: jax.Array, rows: int, columns: int, stride: int) -> jax.Array:
+    """Pixels of ``x [A, H, W, Z]`` by parity, ``[A, rows, s, columns, s, Z]``, cropped or zero-padded to that size."""
+    height, width = rows * stride, columns * stride
+    x = x[:, :height, :width]
+    x = jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0)))
+    return x.reshape(len(x), rows, stride, columns, stride, -1)
 
 
 def polyphase_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -17,17 +35,12 @@ def polyphase_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     and each group of its rows has at most as many places as the output grid, or is a single row, so that XLA keeps
     both of cuDNN's gradients.
     """
-    batch, height, width, channels = x.shape
-    k = kernel.shape[0]
-    rows, columns = output_size(height, k, stride), output_size(width, k, stride)
+    rows, columns = (output_size(size, len(kernel), stride) for size in x.shape[1:3])
     kernel = kernel_phases(kernel, stride)
     taps = len(kernel)
     if stride > 1:
-        sizes = [(count + taps - 1) * stride for count in (rows, columns)]  # pixels that outputs see, and padding
-        x = x[:, : sizes[0], : sizes[1]]
-        x = jnp.pad(x, ((0, 0), (0, sizes[0] - x.shape[1]), (0, sizes[1] - x.shape[2]), (0, 0)))
-        x = x.reshape(batch, sizes[0] // stride, stride, sizes[1] // stride, stride, channels)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, sizes[0] // stride, sizes[1] // stride, -1)
+        n_y, n_x = rows + taps - 1, columns + taps - 1  # places that outputs see
+        x = pixel_phases(x, n_y, n_x, stride).transpose(0, 1, 3, 2, 4, 5).reshape(len(x), n_y, n_x, -1)
     group = max(1, rows * columns // taps)
     y = None
     for first in range(0, taps, group):
