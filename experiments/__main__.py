@@ -19,7 +19,7 @@ from experiments import ablations, frames, kept, lengths, poses, results, robust
 from experiments.output import Rows, markdown
 from lcaps_jax.infer.model import Model
 from lcaps_jax.infer.pretrained import load_model
-from lcaps_jax.train.stop import Stopped
+from lcaps_jax.train.loop import Stopped
 from lcaps_jax.util import process
 from lcaps_jax.util.errors import ConfigError, UserError
 

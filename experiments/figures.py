@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lcaps_jax.data import affnist, mnist
+from lcaps_jax.data.augment import Array
 from lcaps_jax.data.splits import Split
 from lcaps_jax.infer.model import Model
 from lcaps_jax.nn import Geometry, Output
@@ -198,7 +199,7 @@ def activity_curves(
 def poses(
     images: np.ndarray,
     output: Output,
-    activities: Mapping[str, np.ndarray],
+    activities: Mapping[str, Array],
     errors: Mapping[str, Sequence[float]],
     titles: Sequence[str],
     label: int,

@@ -80,7 +80,7 @@ def _rgb(colour: str) -> tuple[float, ...]:
 
 def _arrows(axes) -> None:
     middle = _BOTTOM + _SIDE / 2
-    for start, end, style in (
+    for start, end, look in (
         ((1.73, middle), (2.27, middle), {}),
         ((3.82, middle), (4.32, middle), {}),
         ((5.88, middle), (6.27, middle), {}),
@@ -90,7 +90,7 @@ def _arrows(axes) -> None:
         ((8.3, 3.2), (8.95, 3.45), {"linestyle": "--"}),
         ((7.05, 1.85), (8.97, 1.85), {"arrowstyle": "<|-|>", "linewidth": 3, "color": style.TRUE}),
     ):
-        style = {"arrowstyle": "-|>", "linewidth": 2, "color": style.LINE, "mutation_scale": 16} | style
+        look = {"arrowstyle": "-|>", "linewidth": 2, "color": style.LINE, "mutation_scale": 16} | look
         axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, zorder=5, **style))
 
 

@@ -1,6 +1,7 @@
 """The golden data of the released TensorFlow graph, its weights, and whole MNIST where it is at hand."""
 
 import ast
+from collections.abc import Mapping
 import os
 import pathlib
 
@@ -8,6 +9,9 @@ import numpy as np
 import pytest
 
 _GOLDEN = pathlib.Path(__file__).parent / "golden"
+_POSE_DIM = 16
+# Layers of the released graph's class networks, by our name for the network.
+_NETWORKS = {"propagation": "l{}", "regression": "l{}_inv", "contribution": "c{}"}
 
 
 def load(name: str) -> np.lib.npyio.NpzFile:
@@ -40,3 +44,39 @@ def released_variables(data) -> dict[str, np.ndarray]:
             value = value * 4
         variables[str(name)] = value
     return variables
+
+
+def params_from_released(variables: Mapping[str, np.ndarray], classes: int = 10) -> dict:
+    """The released graph's variables, by their names in TensorFlow, as variables of a network with that preset."""
+
+    def get(name):
+        if name not in variables:
+            raise ValueError(f"The released graph has a variable {name!r}, which is missing here.")
+        return np.asarray(variables[name], np.float32)
+
+    def stacked(layer, part):
+        return np.stack([get(f"Ladder/Weight_construction{j}/{layer}/{part}") for j in range(classes)])
+
+    def operators(layer):
+        """The last layer: kernel [J, h, K*d, D], bias [J, K*d, D]."""
+        kernel, bias = stacked(layer, "weight"), stacked(layer, "bias")
+        return kernel.reshape(*kernel.shape[:2], -1, _POSE_DIM), bias.reshape(classes, -1, _POSE_DIM)
+
+    ladder: dict = {}
+    for network, layer in _NETWORKS.items():
+        hidden_layers = (1, 2, 3, 4) if network == "contribution" else (1, 2, 3)
+        ladder[network] = {}
+        for i in hidden_layers:
+            ladder[network][f"kernel{i}"] = stacked(layer.format(i), "weight")
+            ladder[network][f"bias{i}"] = stacked(layer.format(i), "bias")
+    kernel, bias = operators("l4")
+    ladder["propagation_kernel"] = kernel.transpose(0, 2, 1, 3)
+    ladder["propagation_bias"] = bias
+    kernel, bias = operators("l4_inv")
+    ladder["regression_kernel"] = kernel.transpose(0, 1, 3, 2)
+    ladder["regression_bias"] = bias.transpose(0, 2, 1)
+    convolutions = {
+        ours: {"kernel": get(f"{theirs}/Conv/weights"), "bias": get(f"{theirs}/Conv/biases")}
+        for ours, theirs in (("conv1", "Conv1_layer"), ("primary", "PrimaryCaps_layer"))
+    }
+    return {"params": {"primary_capsules": convolutions, "ladder": ladder}}

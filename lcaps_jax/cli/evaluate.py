@@ -36,34 +36,19 @@ def evaluate_model(
 ) -> dict[str, Evaluation]:
     """Evaluates a model on test sets, prints the metrics, adds them to its ``results.json`` and draws the figures.
 
-    If training has gone on meanwhile, the results and figures of the later step stay. The results of a best checkpoint
-    stand beside those of the last, as ``"NAME (best)"``, those of a search as ``"NAME (search by -10, 0, 10)"``, those
-    of inverted images as ``"NAME (inverted)"``, and those of another folder than the run's own as ``"folder of DIR"``.
+    If training has gone on meanwhile, the results and figures of the later step stay; without a ``workdir`` nothing is
+    written. Entries are named ``"NAME"``, ``"NAME (best)"`` of a best checkpoint, ``"NAME (search by -10, 0, 10)"``,
+    ``"NAME (inverted)"``, and ``"folder of DIR"`` of another folder than the run's.
 
-    Args:
-      model: Model to evaluate.
-      names: Names of the test sets.
-      workdir: Folder of the run; None writes nothing.
-      batch_size: Images of a step, over all devices; by default the run's.
-      **options: Options of ``train.test_sets.load_test_set``.
-
-    Returns:
-      Evaluations by name.
-
-    Raises:
-      DataError: A set cannot be loaded, or its labels or channels are not the network's.
-      DeviceError: The batch does not divide among the devices, or the data are too large for one.
+    The ``batch_size`` over all devices is by default the run's; for ``options`` see ``train.test_sets.load_test_set``.
+    Raises DataError for sets that cannot be used, and DeviceError where batch or data do not fit the devices.
     """
     if options.get("skip_unreadable") and folder.NAME not in names:
         raise ConfigError(f"skip_unreadable=True: does nothing to {', '.join(names)}, which have no image files.")
     batch_size = batch_size or devices.round_up(model.config.schedule.batch_size)
     devices.check_batch_size(batch_size)
-    splits = {
-        _entry_name(name, model, options): load_test_set(
-            name, model.config, model.class_names, model.channels, **options
-        )
-        for name in names
-    }
+    facts = (model.config, model.class_names, model.channels)
+    splits = {_entry_name(name, model, options): load_test_set(name, *facts, **options) for name in names}
     devices.check_fits(sum(split.nbytes for split in splits.values()), "The data")
     compare_brightness(model.brightness, splits)
     steps = make_eval_steps(model.network)
@@ -76,11 +61,10 @@ def evaluate_model(
         say(evaluation.table(model.class_names))
     if workdir is not None and devices.is_main():
         stored = folders.read_results(workdir)
-        added = {
-            name: each for name, each in evaluations.items() if stored.get(name, {"step": 0})["step"] <= model.step
-        }
-        if older := sorted(set(evaluations) - set(added)):
-            say(f"{workdir} has later results for {', '.join(older)}, which stay.")
+        later = sorted(name for name in evaluations if stored.get(name, {"step": 0})["step"] > model.step)
+        if later:
+            say(f"{workdir} has later results for {', '.join(later)}, which stay.")
+        added = {name: evaluation for name, evaluation in evaluations.items() if name not in later}
         shown = {name: splits[name] for name in added}
         folders.add_results(workdir, model.config, added, shown, model.step)
         training.write_figures(model, workdir, added, shown)
@@ -115,9 +99,9 @@ def main() -> None:
         say(f"{values.report} is written.")
         return
     if len(workdirs) != 1:
-        raise ConfigError(f"workdir={','.join(values.workdir)}: must be one run, except for --report.")
-    model = load_model(workdirs[0], values.checkpoint)
-    own = pathlib.Path(workdirs[0]) if pathlib.Path(workdirs[0]).is_dir() else None  # not beside a packaged network
+        raise ConfigError(f"workdir={','.join(workdirs)}: must be one run, except for --report.")
+    model, path = load_model(workdirs[0], values.checkpoint), pathlib.Path(workdirs[0])
+    own = path if path.is_dir() else None  # not beside a packaged network
     if angles:
         model = model.with_rotation_search(angles)
     if values.images:
@@ -138,9 +122,7 @@ def _workdirs(given: Sequence[str]) -> list[str]:
         return list(given)
     found = [str(each) for each in folders.list_runs(_RUNS)]
     there = f"In {_RUNS} there are {', '.join(found[:_LISTED])}." if found else f"There is no run in {_RUNS}."
-    raise ConfigError(
-        f"workdir={','.join(given)}: must be the folder of a run, or mnist_small or mnist_framed. {there}"
-    )
+    raise ConfigError(f"workdir={','.join(given)}: must be a run's folder, mnist_small or mnist_framed. {there}")
 
 
 def _check_used(values: flags.FlagValues) -> None:

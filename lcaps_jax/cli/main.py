@@ -11,12 +11,11 @@ import filelock
 import jax
 
 from lcaps_jax.cli.flags import parse
-from lcaps_jax.train.stop import Stopped
+from lcaps_jax.train.loop import Stopped
 from lcaps_jax.util import devices, process
 from lcaps_jax.util.errors import ConfigError, UserError
 
-# Flags that hold paths, whichever the entry point.
-_PATHS = ("workdir", "data_dir", "images", "report", "output_dir", "export")
+_PATHS = ("workdir", "data_dir", "images", "report", "output_dir", "export")  # flags, whichever the entry point
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Nearly always the path that was given is at fault.
 _BAD_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
@@ -50,19 +49,15 @@ def _end_on(error: jax.errors.JaxRuntimeError) -> None:
 
 def _expand_home(values: flags.FlagValues) -> None:
     """Expands ``~`` in paths, because no shell expands it after an equals sign or in a flagfile."""
-    for name in _PATHS:
-        if name in values and values[name].value:
-            value = values[name].value
-            values[name].value = (
-                list(map(os.path.expanduser, value)) if isinstance(value, list) else os.path.expanduser(value)
-            )
+    for flag in (values[name] for name in _PATHS if name in values and values[name].value):
+        several = isinstance(flag.value, list)
+        flag.value = list(map(os.path.expanduser, flag.value)) if several else os.path.expanduser(flag.value)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs ``main`` after absl has parsed the flags and the devices are prepared.
+    """Runs ``main`` after absl has parsed the flags and the process is prepared.
 
-    An error that the user can mend prints one line and exits with code 1, as does the death of another process. A run
-    that was stopped exits with 128 plus the number of the signal.
+    An error that the user can mend prints one line and exits with code 1, a stopped run with 128 plus the signal.
     """
 
     def guarded(argv):
@@ -82,8 +77,7 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(128 + signal.SIGINT)
     except OSError as error:
         if error.errno in _NO_ROOM:
-            rest = "What was saved before stays; once there is room, the same command continues."
-            sys.exit(f"Error: {error}. {rest}")
+            sys.exit(f"Error: {error}. What was saved before stays; once there is room, the same command continues.")
         if error.errno in _BAD_PATH:
             sys.exit(f"Error: {error}.")
         raise

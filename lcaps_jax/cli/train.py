@@ -14,7 +14,7 @@ from lcaps_jax.data.augment import shift_once
 from lcaps_jax.data.splits import DataError, Source, Split, draw, hold_out
 from lcaps_jax.infer.model import Model
 from lcaps_jax.train import workdir as folders
-from lcaps_jax.train.checkpoint import BEST, FOLDER, Checkpoints, check_path
+from lcaps_jax.train.checkpoint import BEST, Checkpoints, check_path
 from lcaps_jax.train.config import Config, check
 from lcaps_jax.train.loop import fit
 from lcaps_jax.train.plan import StepPlan
@@ -31,27 +31,18 @@ _SECONDS_BETWEEN_PICTURES = 60
 
 
 def train(given: Mapping[str, Any], workdir: str | pathlib.Path) -> None:
-    """Trains a network in a folder, or continues the run that the folder holds.
+    """Trains a network in a folder, which may be new, or continues the run that the folder holds.
 
-    Args:
-      given: Settings by name; the others follow from the data (``train.recipe``).
-      workdir: Folder of the run, which may be new.
-
-    Raises:
-      ConfigError: The settings cannot be used, or they do not continue the run in the folder; or the folder holds
-        something else, or another process is training in it.
-      DataError: The data cannot be used.
-      DeviceError: The batch does not divide among the devices, or the data are too large for one.
-      Stopped, DivergenceError, CheckpointError: See ``train.loop.fit``.
+    Settings are ``given`` by name; the others follow from the data (``train.recipe``). ConfigError, DataError and
+    DeviceError say what cannot be used; for Stopped, DivergenceError and CheckpointError see ``train.loop.fit``.
     """
     workdir = pathlib.Path(workdir)
     check_path(workdir)
     check(given)
-    given = _with_paths(given)
+    settings = given = _with_paths(given)
     stored = folders.read(workdir)
     if stored is None:
         folders.check_new(workdir)
-        settings = given
     else:
         folders.check_checkpoints(stored, workdir)
         settings = folders.continued(stored, given, workdir)
@@ -60,9 +51,8 @@ def train(given: Mapping[str, Any], workdir: str | pathlib.Path) -> None:
             say(f"{workdir} is finished: {_how_to_go_on(config)}")
             return
 
-    dataset, data_dir = settings.get("dataset", "sample"), settings.get("data_dir", "")
-    skip_unreadable = settings.get("skip_unreadable", False)
-    source = api.load(dataset, data_dir, settings.get("image_size"), skip_unreadable=skip_unreadable)
+    dataset, options = settings.get("dataset", "sample"), ("data_dir", "image_size", "skip_unreadable")
+    source = api.load(dataset, **{name: settings[name] for name in options if name in settings})
     train_split, validation = _training_parts(settings, source)
     if stored is not None:
         chosen = stored.chosen
@@ -82,7 +72,11 @@ def train(given: Mapping[str, Any], workdir: str | pathlib.Path) -> None:
             now.write(workdir)
         say(f"Settings given: {_listed(given)}.\nChosen by the recipe: {_listed(chosen)}.")
         fitted = fit(config, train_split, validation, tests, workdir, _on_epoch(config, source, tests, workdir))
-    _say_what_is_there(config, workdir)
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+        best = checkpoints.steps(BEST)
+    if best:
+        default = "evaluates it" if config.evaluation.patience else "--checkpoint=best evaluates it"
+        say(f"The lowest validation error was at step {best[-1]}: eval.py {default}.")
     for name, evaluation in fitted.evaluations.items():
         say(f"{name}: {evaluation.text()} after {fitted.steps} steps, {fitted.seconds / 60:.1f} minutes")
     say(f"Everything is in {workdir}; pictures in {workdir / FIGURES}.")
@@ -99,9 +93,8 @@ def _with_paths(given: Mapping[str, Any]) -> dict[str, Any]:
             folder.find(data_dir)
         except DataError as error:
             if not set(given.get("eval_datasets", ())) - {"sample"}:
-                raise ConfigError(
-                    f"data_dir={data_dir}: is not used by the bundled sample, and not a folder of images. {error}"
-                ) from None
+                unused = "is not used by the bundled sample, and not a folder of images"
+                raise ConfigError(f"data_dir={data_dir}: {unused}. {error}") from None
         else:
             say(f"{data_dir} holds folders of images: --dataset={folder.NAME} is taken.")
             given["dataset"] = folder.NAME
@@ -111,25 +104,19 @@ def _with_paths(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _training_parts(settings: Mapping[str, Any], source: Source) -> tuple[Split, Split | None]:
-    """The images to train on, and those held out for validation.
-
-    Raises:
-      ConfigError: Training is to stop by its validation error, and there is no image to validate on.
-    """
+    """The images to train on, and those held out for validation, without which ``patience`` raises ConfigError."""
     train_split, validation, seed = source.train, source.validation, settings.get("seed", 0)
     if count := settings.get("validation_size", 0):
         if validation is not None:
             say(f"{count} training images are held out, so the set's own validation part is not used.")
         train_split, validation = hold_out(source.train, count, seed)
-        # They are shifted as the set's test images are, because the best checkpoint is to be the best on those.
+        # Shifted as the set's test images are, because the best checkpoint is to be the best on those.
         validation = Split(shift_once(validation.images, source.max_shift), validation.labels)
     if count := settings.get("train_size", 0):
         train_split = draw(train_split, count, seed)
     if settings.get("patience", 0) and validation is None:
-        raise ConfigError(
-            f"patience={settings['patience']}: there is no image to validate on; give validation_size, such as a tenth "
-            "of the training images, or images in DATA_DIR/val."
-        )
+        needed = "give validation_size, such as a tenth of the training images, or images in DATA_DIR/val"
+        raise ConfigError(f"patience={settings['patience']}: there is no image to validate on; {needed}.")
     return train_split, validation
 
 
@@ -176,21 +163,3 @@ def _how_to_go_on(config: Config) -> str:
     ends += [f"patience={evaluation.patience}"] if evaluation.patience else []
     early = f" It may have ended earlier by {' or '.join(ends)}; 0 switches that off." if ends else ""
     return f"{config.schedule.epochs} epochs. A larger --epochs continues it.{early}"
-
-
-def _say_what_is_there(config: Config, workdir: pathlib.Path) -> None:
-    """Says what the folder of a finished run holds that one may want to see or to remove."""
-    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-        best = checkpoints.steps(BEST)
-    if best:
-        default = "evaluates it" if config.evaluation.patience else "--checkpoint=best evaluates it"
-        say(f"The lowest validation error was at step {best[-1]}: eval.py {default}.")
-    place = workdir / FOLDER
-    say(
-        f"{place} takes {_megabytes(place):.0f} MB, two thirds of them Adam's moments, which only more epochs need. "
-        "eval.py --export=FILE keeps the network alone."
-    )
-
-
-def _megabytes(path: pathlib.Path) -> float:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6

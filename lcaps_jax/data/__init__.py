@@ -6,14 +6,4 @@ from lcaps_jax.data.augment import AugmentConfig
 from lcaps_jax.data.brightness import Brightness
 from lcaps_jax.data.splits import DataError, Source, Split
 
-__all__ = [
-    "Affnist",
-    "AugmentConfig",
-    "Brightness",
-    "DataConfig",
-    "DataError",
-    "Source",
-    "Split",
-    "load",
-    "load_test",
-]
+__all__ = ["Affnist", "AugmentConfig", "Brightness", "DataConfig", "DataError", "Source", "Split", "load", "load_test"]

@@ -1,7 +1,6 @@
 """affNIST (Tieleman 2013): digits under random affine transformations, drawn by its rules or from his file.
 
-Axes: ``B`` images, ``N`` images of a set, ``I`` their size. Coordinates are (row, column), about the centres of image
-and canvas.
+Axes: ``B`` images, ``N`` images of a set, ``I`` their size. Coordinates are (row, column) about an image's centre.
 """
 
 from collections.abc import Sequence
@@ -28,9 +27,7 @@ VARIANTS = 32  # of each digit in the official set
 _SEED = 0  # The transformations belong to the data set, so the seed is not a setting.
 _CHUNK = 2000  # images that are distorted in one call
 _INK = 0.05  # Larger values are ink, which must not leave the canvas.
-MAX_ROTATION = 20.0  # degrees
-MAX_SHEAR = 0.2
-MIN_SCALE, MAX_SCALE = 0.8, 1.2
+MAX_ROTATION, MAX_SHEAR, MIN_SCALE, MAX_SCALE = 20.0, 0.2, 0.8, 1.2  # the rotation in degrees
 OFFICIAL_FILE = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed/test_batches.zip"
 
 
@@ -100,8 +97,7 @@ def distort(key: jax.Array, images: jax.Array, positions: jax.Array) -> tuple[ja
         return jax.random.randint(jax.random.fold_in(jax.random.fold_in(key, position), 3), (2,), least, most + 1)
 
     least, most = (jnp.stack(pair, axis=1) for pair in zip(bounds(ink.any(axis=2)), bounds(ink.any(axis=1))))
-    # An empty image would have no bounds of its own.
-    least, most = (jnp.where(ink.any(axis=(1, 2))[:, None], bound, 0) for bound in (least, most))
+    least, most = (jnp.where(ink.any(axis=(1, 2))[:, None], bound, 0) for bound in (least, most))  # 0 without any ink
     shifts = jax.vmap(shift, (None, 0, 0, 0))(key, positions, least, most)
     transformation = dataclasses.replace(transformation, shift=shifts)
     return warp(images, transformation), transformation
@@ -146,8 +142,7 @@ def load_official(data_dir: str, affnist_variants: int, class_names: Sequence[st
             names = {pathlib.PurePath(name).name: name for name in files.namelist()}
             for number in range(1, VARIANTS + 1):
                 batch = scipy.io.loadmat(io.BytesIO(files.read(names[f"{number}.mat"])))["affNISTdata"][0, 0]
-                # Each column is an image, row by row.
-                images.append(batch["image"].T.reshape(-1, CANVAS, CANVAS, 1).astype(np.uint8))
+                images.append(batch["image"].T.reshape(-1, CANVAS, CANVAS, 1).astype(np.uint8))  # a column each
                 labels.append(batch["label_int"].ravel().astype(np.int32))
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise DataError(f"{archive} cannot be read ({error}): download {OFFICIAL_FILE} to that place.") from None

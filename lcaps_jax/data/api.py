@@ -1,8 +1,4 @@
-"""Image classification sets as uint8 arrays.
-
-A data set is one file of this package and one line in a table below; every other name is looked up in TensorFlow
-Datasets.
-"""
+"""Image sets as uint8 arrays: those of the tables below, each with a file of its own, or any of TensorFlow Datasets."""
 
 from collections.abc import Callable, Sequence
 import dataclasses
@@ -49,37 +45,29 @@ class DataConfig:
         may_change=True,
     )
     skip_unreadable: bool = setting(
-        False,
-        "Leave out and list those image files of 'folder' that cannot be read, rather than stop at the first.",
-        may_change=True,
+        False, "Leave out and list image files of 'folder' that cannot be read, rather than stop.", may_change=True
     )
     image_size: int = setting(28, "Pixels along a side; smaller images are padded, larger ones scaled down.", minimum=1)
     validation_size: int = setting(
         0, "Training images to hold out at random; the best checkpoint by their error is then kept too.", minimum=0
     )
-    train_size: int = setting(
-        0, "Training images to use, drawn at random from those not held out; 0 is all.", minimum=0
-    )
+    train_size: int = setting(0, "Training images to draw at random from those not held out; 0 is all.", minimum=0)
     shuffle: bool = setting(True, "Draw a new order of the images every epoch.")
 
 
 def load(
     dataset: str, data_dir: str | None = None, image_size: int | None = None, skip_unreadable: bool = False
 ) -> Source:
-    """Loads a data set.
+    """Loads a data set; DataError says why it cannot be used.
 
     Args:
       dataset: ``"sample"``, ``"folder"``, ``"expanded_mnist"`` or the name of a TFDS set; affNIST is for tests alone.
-      data_dir: Folder of prepared TFDS sets, None or ``""`` for TFDS's own; for ``"folder"`` the folder of ``train/``
-        and its other parts.
+      data_dir: Folder of prepared TFDS sets, by default TFDS's own; for ``"folder"`` that of ``train/``.
       image_size: Pixels along a side that images are padded or scaled to; None for the set's own size.
       skip_unreadable: Whether files of ``"folder"`` that cannot be read are listed and left out.
-
-    Raises:
-      DataError: The set does not exist, cannot be downloaded or read, or its training images are all the same.
     """
     if dataset in TEST_SETS:
-        raise DataError(f"dataset={dataset}: is for tests alone: train on {mnist.EXPANDED}, and test on {dataset}.")
+        raise DataError(f"dataset={dataset}: is for tests alone; train on {mnist.EXPANDED}, and test on {dataset}.")
     if dataset in SETS:
         source = SETS[dataset](data_dir=data_dir or "", image_size=image_size, skip_unreadable=skip_unreadable)
     else:
@@ -87,7 +75,11 @@ def load(
     parts = {part: split for part in ("train", "test", "validation") if (split := getattr(source, part)) is not None}
     for part, split in parts.items():
         check_split(split, len(source.class_names), f"The {part} part of {dataset}")
-    _check_content(dataset, source.train.images)
+    images = source.train.images
+    if all(np.array_equal(image, images[0]) for image in images):
+        raise DataError(f"The train part of {dataset} cannot be learned: all {len(images)} images are the same.")
+    if (high := int(images.max())) - (low := int(images.min())) < _SPAN:
+        say(f"The images of {dataset} use the values {low} to {high} of 0 to 255 alone: save them with more contrast.")
     size = image_size or source.image_size
     pixels = sum(map(len, parts.values())) * size**2 * source.channels
     devices.check_fits(pixels, f"The set {dataset}, of images of {size}x{size},")
@@ -96,44 +88,32 @@ def load(
 
 
 def load_test(
-    dataset: str,
-    data_dir: str | None = None,
-    image_size: int | None = None,
-    affnist_variants: int = 1,
-    class_names: Sequence[str] | None = None,
-    skip_unreadable: bool = False,
-    invert: bool = False,
-) -> Split:
+    dataset: str, data_dir: str | None = None, image_size: int | None = None, affnist_variants: int = 1,
+    class_names: Sequence[str] | None = None, skip_unreadable: bool = False, invert: bool = False,
+) -> Split:  # fmt: skip
     """Loads the test part of a data set; a folder or a set of TFDS that has one needs no other part.
 
-    Args:
-      dataset: A name that ``load`` takes; or ``"affnist"``, the test digits of MNIST distorted by affNIST's rules; or
-        ``"affnist_official"``, Tieleman's files.
-      data_dir: See ``load``.
-      image_size: Pixels along a side of the network's images; None for the set's own size.
-      affnist_variants: Variants of each digit, for ``"affnist"``.
-      class_names: Names of the network's classes, by which labels are matched; None takes the set's own.
-      skip_unreadable: See ``load``.
-      invert: Whether black and white change places, before an image gets its borders.
+    ``load`` explains the arguments that it has too. ``dataset`` may also be ``"affnist"``, the test digits of MNIST
+    distorted by affNIST's rules into ``affnist_variants`` of each, or ``"affnist_official"``, Tieleman's files. Labels
+    are matched by the ``class_names`` of a network. ``invert`` swaps black and white before images get their borders.
     """
     if dataset in TEST_SETS:
         if invert:
             raise DataError(f"invert: must be off for dataset={dataset}, which has white digits on black.")
-        if image_size not in (None, affnist.CANVAS):
-            raise DataError(
-                f"dataset={dataset}: has images of {affnist.CANVAS}x{affnist.CANVAS} pixels, and the network takes "
-                f"{image_size}x{image_size}: train on {mnist.EXPANDED}, or with a frame."
-            )
+        size = affnist.CANVAS
+        if image_size not in (None, size):
+            taken = f"the network takes {image_size}x{image_size}; train on {mnist.EXPANDED}, or with a frame"
+            raise DataError(f"dataset={dataset}: has images of {size}x{size} pixels, and {taken}.")
         return TEST_SETS[dataset](data_dir or "", affnist_variants, class_names)
     if dataset == folder.NAME:
         split, names = folder.load_test(data_dir or "", image_size, class_names, skip_unreadable, invert)
+    elif dataset in SETS:
+        source = SETS[dataset](data_dir=data_dir or "")
+        split, names = source.test, source.class_names
     else:
-        if dataset in SETS:
-            source = SETS[dataset](data_dir=data_dir or "")
-            split, names = source.test, source.class_names
-        else:
-            split, names = _from_tfds(tfds.load_test, dataset, data_dir, image_size)
-        split = Split(255 - split.images, split.labels) if invert else split
+        split, names = _from_tfds(tfds.load_test, dataset, data_dir, image_size)
+    if invert and dataset != folder.NAME:  # whose files are inverted as they are read
+        split = Split(255 - split.images, split.labels)
     check_split(split, len(names), f"The test part of {dataset}")
     split = Split(fit_size(split.images, image_size or max(split.images.shape[1:3])), split.labels)
     return match_classes(dataset, split, names, class_names)
@@ -147,11 +127,3 @@ def _from_tfds(loader: Callable, dataset: str, data_dir: str | None, image_size:
         return loader(dataset, data_dir or "", image_size)
     except tfds.UnknownSetError as error:
         raise DataError(f"{error} Accepted are {', '.join(SETS)} and sets such as mnist or cifar10.") from None
-
-
-def _check_content(dataset: str, images: np.ndarray) -> None:
-    """Raises DataError for training images that are all the same, and says where they use a sliver of their range."""
-    if all(np.array_equal(image, images[0]) for image in images):
-        raise DataError(f"The train part of {dataset} cannot be learned: all {len(images)} images are the same.")
-    if (high := int(images.max())) - (low := int(images.min())) < _SPAN:
-        say(f"The images of {dataset} use the values {low} to {high} of 0 to 255 alone: save them with more contrast.")

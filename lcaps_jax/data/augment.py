@@ -15,8 +15,7 @@ from lcaps_jax.util.settings import setting
 Array = jax.Array | np.ndarray
 
 NO_FLIP, HORIZONTAL, VERTICAL, BOTH = FLIPS = ("none", "horizontal", "vertical", "both")
-# The stream of distortions within an image's key, from which shifts are drawn directly.
-_DISTORTION = 1
+_DISTORTION = 1  # the stream of distortions within an image's key, from which shifts are drawn directly
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +24,7 @@ class AugmentConfig:
 
     max_shift: int = setting(0, "Training images are shifted at random by up to this many pixels each way.", minimum=0)
     flip: str = setting(
-        NO_FLIP,
-        "Training images are mirrored at random: left and right (horizontal), vertical, or both.",
-        choices=FLIPS,
+        NO_FLIP, "Training images are mirrored at random: left-right (horizontal), vertical, or both.", choices=FLIPS
     )
     max_rotation: float = setting(
         0.0, "Training images are turned at random by up to this many degrees each way.", minimum=0.0, maximum=180.0
@@ -98,10 +95,7 @@ def augment(images: Array, key: jax.Array, positions: Array, config: AugmentConf
 
 
 def _distort(images: jax.Array, keys: jax.Array, config: AugmentConfig) -> jax.Array:
-    """Flips, turns and scales images ``[B, I, I, C]`` in [0, 1] about their middle, and changes their brightness.
-
-    Each image has a key of ``keys [B]``. What comes in from outside has the colour of the image's background.
-    """
+    """Flips, turns and scales images ``[B, I, I, C]`` in [0, 1] about their middle, and changes their brightness."""
 
     def draw(key):
         flip, turn, scale, light = jax.random.split(key, 4)

@@ -1,7 +1,4 @@
-"""How bright the images of a set and their borders are: dark ink on white paper is told from white ink on black.
-
-Axes: ``N`` images, ``I`` their size, ``P`` pixels of the border, ``C`` channels.
-"""
+"""How bright the images of a set and their borders are: dark ink on white paper is told from white ink on black."""
 
 import dataclasses
 
@@ -12,7 +9,7 @@ _FAR, _DEVIATIONS = 0.25, 3.0
 
 
 def border(images: np.ndarray) -> np.ndarray:
-    """The outermost pixels of images ``[N, H, W, C]``, ``[N, P, C]``."""
+    """The outermost pixels of images ``[N, H, W, C]``, as ``[N, pixels, C]``."""
     count, channels = len(images), images.shape[-1]
     rows, columns = images[:, [0, -1]], images[:, 1:-1, [0, -1]]
     return np.concatenate([part.reshape(count, -1, channels) for part in (rows, columns)], axis=1)
@@ -25,15 +22,10 @@ def brightness(images: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Brightness:
-    """The brightness of a set's images and of their borders, from 0, black, to 1, white.
+    """The brightness of a set's images and of their borders, from 0, black, to 1, white."""
 
-    Attributes:
-      mean: Means over the images of an image's brightness and of its border's.
-      deviation: Their standard deviations over the images.
-    """
-
-    mean: tuple[float, float]
-    deviation: tuple[float, float]
+    mean: tuple[float, float]  # over the images, of an image's brightness and of its border's
+    deviation: tuple[float, float]  # their standard deviations
 
     @property
     def is_light(self) -> bool:
@@ -58,13 +50,10 @@ class Brightness:
         if unlike.sum() <= share * len(measured):
             return None
         mean, at_border = measured[unlike].mean(axis=0)
-        line = (
-            f"{what}: the background of {unlike.sum()} of {len(measured)} images is unlike the training data's "
-            f"(brightness {mean:.2f}, at the border {at_border:.2f}; there {self.mean[0]:.2f} and {self.mean[1]:.2f})."
-        )
-        if self.unlike(1 - measured[unlike]).mean() < 1 / 2:
-            line += " Inverted, as by eval.py --invert, they are like it."
-        return line
+        values = "brightness {:.2f}, at the border {:.2f}; there {:.2f} and {:.2f}".format(mean, at_border, *self.mean)
+        line = f"{what}: the background of {unlike.sum()} of {len(measured)} images is unlike the training data's"
+        inverted = self.unlike(1 - measured[unlike]).mean() < 1 / 2
+        return f"{line} ({values})." + (" Inverted, as by eval.py --invert, they are like it." if inverted else "")
 
 
 MNIST = Brightness((0.1307, 0.0), (0.0432, 0.0003))  # of its training digits

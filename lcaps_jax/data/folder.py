@@ -1,8 +1,4 @@
-"""Folders of image files as a data set.
-
-The set is ``train/CLASS/FILE`` and, where there is one, ``test/CLASS/FILE`` and ``val/CLASS/FILE``, or ``CLASS/FILE``
-alone. One colour image makes a set colour.
-"""
+"""Folders of image files as a data set: ``PART/CLASS/FILE`` of the parts train, test and val, or ``CLASS/FILE``."""
 
 from collections.abc import Mapping, Sequence
 import hashlib
@@ -18,9 +14,7 @@ from lcaps_jax.util import devices
 from lcaps_jax.util.process import say
 
 NAME = "folder"
-
-_TRAIN, _TEST = "train", "test"
-_VALIDATION = ("val", "validation", "valid")
+_TRAIN, _TEST, _VALIDATION = "train", "test", ("val", "validation", "valid")
 _NOT_DATA = ("Thumbs.db", "desktop.ini")  # which file managers leave in folders of pictures
 
 _Classes = dict[str, list[pathlib.Path]]
@@ -30,12 +24,8 @@ _Labelled = dict[pathlib.Path, int]
 def find(data_dir: str, for_test: bool = False) -> dict[str, _Classes]:
     """The files of each class in each part of a folder, classes and files sorted by name; none is opened.
 
-    Classes that stand in the folder itself, beside no part, are all of the training part. A class is named in Unicode's
-    normal form C, so that a folder copied from a Mac is the same class.
-
-    Args:
-      data_dir: Folder of the parts or of the classes.
-      for_test: Whether a test part is enough; else there must be a training part.
+    There must be a training part, for a test at least a test part. Classes that stand in the folder itself, beside no
+    part, are all of the training part. Names have Unicode's normal form C, so that a copy from a Mac has the same ones.
     """
     if not data_dir:
         raise DataError(f"data_dir: must be the folder that holds train/CLASS/FILE, for dataset={NAME}.")
@@ -74,7 +64,7 @@ def _content(place: pathlib.Path) -> list[pathlib.Path]:
 
 
 def load(data_dir: str, image_size: int | None = None, skip_unreadable: bool = False) -> Source:
-    """Loads all parts of a folder; see ``api.load``. Images not square or of several sizes need an ``image_size``."""
+    """All parts of a folder, in colour if any image is; images not square or unequal need an ``image_size``."""
     parts, root = find(data_dir), pathlib.Path(data_dir)
     validation = [part for part in _VALIDATION if part in parts]
     if len(validation) > 1:
@@ -93,12 +83,9 @@ def load(data_dir: str, image_size: int | None = None, skip_unreadable: bool = F
 
 
 def load_test(
-    data_dir: str,
-    image_size: int | None = None,
-    class_names: Sequence[str] | None = None,
-    skip_unreadable: bool = False,
-    invert: bool = False,
-) -> tuple[Split, tuple[str, ...]]:
+    data_dir: str, image_size: int | None = None, class_names: Sequence[str] | None = None,
+    skip_unreadable: bool = False, invert: bool = False,
+) -> tuple[Split, tuple[str, ...]]:  # fmt: skip
     """The test part alone, or what ``load`` holds out where there is none, and its classes; see ``api.load_test``."""
     parts = find(data_dir, for_test=True)
     names = tuple(class_names or next(iter(parts.values())))
@@ -108,14 +95,9 @@ def load_test(
 
 
 def _read(
-    root: pathlib.Path,
-    parts: Mapping[str, _Classes],
-    names: Sequence[str],
-    image_size: int | None,
-    skip_unreadable: bool,
-    invert: bool = False,
-    wanted: Sequence[str] = (),
-) -> dict[str, Split]:
+    root: pathlib.Path, parts: Mapping[str, _Classes], names: Sequence[str], image_size: int | None,
+    skip_unreadable: bool, invert: bool = False, wanted: Sequence[str] = (),
+) -> dict[str, Split]:  # fmt: skip
     """Reads all or the wanted parts, images of one size; holds out a test part where there is none."""
     labels = {normal_form(name): label for label, name in enumerate(names)}
     for part, classes in parts.items():
@@ -136,9 +118,8 @@ def _read(
         for file, pixels in image_io.read_each(list(labelled[part]), survey, skip_unreadable):
             height, width, _ = pixels.shape
             if image_size is None and (height, width) != (size, size):
-                raise DataError(
-                    f"image_size: must be given, because not all images are {size}x{size}: {file} has {width}x{height}."
-                )
+                other = f"not all images are {size}x{size}: {file} has {width}x{height}"
+                raise DataError(f"image_size: must be given, because {other}.")
             images[file] = image_io.placed(pixels, size, invert)[0]
         if not images:
             raise DataError(f"{root / part} has no image that can be read.")
@@ -158,21 +139,18 @@ def _survey(
     first = next(image_io.read_each(survey.files, survey, skip_unreadable), None)
     if first is None:
         raise DataError(f"{root} has no image that can be read: {next(iter(survey.faults.values()))}")
-    if 0 < len(survey.coloured) < len(survey.files):
-        say(
-            f"{len(survey.coloured)} of the {len(survey.files)} images in {root} are in colour, as "
-            f"{survey.coloured[0]}: all are read in colour."
-        )
+    if 0 < (coloured := len(survey.coloured)) < len(survey.files):
+        some = f"{coloured} of the {len(survey.files)} images in {root}"
+        say(f"{some} are in colour, as {survey.coloured[0]}: all are read in colour.")
     size = image_size or max(first[1].shape[:2])
     devices.check_fits(len(survey.files) * size**2 * survey.channels, f"The set in {root}")
     return survey, size
 
 
 def _hold_out_files(files: _Labelled, root: pathlib.Path) -> tuple[_Labelled, _Labelled]:
-    """Makes a test part for a folder that has none: about a fifth of the files, but never all of a class.
+    """Divides files into a training and a test part: about a fifth of them, but never all of a class.
 
-    A file's own content decides, so that it stays in its part when others are added, removed or renamed: a network is
-    never tested on what it was trained on.
+    A file's own content decides, so that it stays in its part when others are added, removed or renamed.
     """
     digests = {file: hashlib.sha256(file.read_bytes()).digest() for file in files}
     held = {file for file, digest in digests.items() if int.from_bytes(digest, "big") % TEST_SHARE == 0}

@@ -1,7 +1,4 @@
-"""Image files as the uint8 arrays that a network takes: what their headers say, their pixels, and their size.
-
-Axes: ``N`` images, ``H x W`` pixels of a file, ``I`` pixels along a side of a network's images, ``C`` channels.
-"""
+"""Image files as the uint8 arrays that a network takes. Axes: ``N`` images of ``H x W`` pixels, ``C`` channels."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
@@ -17,7 +14,7 @@ from lcaps_jax.data.brightness import border
 from lcaps_jax.data.splits import DataError
 from lcaps_jax.util.process import say
 
-# The formats that are read. Pillow has more, but for PostScript it starts another program.
+# Pillow reads more formats, but for PostScript it starts another program.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
@@ -25,7 +22,6 @@ _LARGEST_PICTURE = 2000  # pixels along a side of a drawing
 _FAINT = 0.2  # share of the strongest ink below which a pixel is background, uneven as that of a photograph
 _LIGHT = 128  # from which on a background is light
 _DIGIT_SIZE = 20  # pixels of a 28x28 image that MNIST's digits are fitted into
-
 _Pair = Sequence[int] | np.ndarray
 
 
@@ -68,10 +64,7 @@ def _noting(faults: dict[pathlib.Path, str] | None, file: pathlib.Path) -> Itera
 
 
 def read(file: pathlib.Path, channels: int, shallow: bool = False) -> np.ndarray:
-    """Decodes an image file, the first of several frames, to ``[H, W, channels]`` uint8, upright; 1 or 3 channels.
-
-    The upper 8 of 16 bits are read, or the lower ones of a shallow file (see ``Survey``).
-    """
+    """Decodes an image file, the first of several frames, to ``[H, W, channels]`` uint8, upright; 1 or 3 channels."""
     with _opened(file) as image:
         image.load()
         with contextlib.suppress(Exception):  # damaged metadata leave the pixels as they are
@@ -137,13 +130,10 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where the pixels of a fitted image lie in its file: point ``r`` of the image is ``scale r + offset`` in the file.
+    """Where the pixels of a fitted image lie in its file, upright: its point ``r`` is ``scale r + offset`` there."""
 
-    Points are (row, column) ``[2]``, and the middle of the first pixel is (0, 0). The file is taken upright.
-    """
-
-    scale: np.ndarray
-    offset: np.ndarray
+    scale: np.ndarray  # (row, column) [2], as points are, of which (0, 0) is the middle of the first pixel
+    offset: np.ndarray  # [2]
 
     @classmethod
     def of(cls, taken: _Pair, fitted: _Pair, corner: _Pair = (0, 0), origin: _Pair = (0, 0)) -> "Placement":
@@ -172,12 +162,11 @@ def placed(image: np.ndarray, size: int, invert: bool = False, centre: bool = Fa
 
 
 def fit_size(images: np.ndarray, size: int) -> np.ndarray:
-    """Makes images ``[N, H, W, C]`` uint8 square, of ``size`` pixels, by scaling them down and by borders.
+    """Makes images ``[N, H, W, C]`` uint8 square, of ``size`` pixels, by scaling them down and then by borders.
 
-    An image on a light background gets a border of its colour, every other image a black one. They are scaled first, so
-    that a long strip never becomes a large square, and its edge casts no halo onto the border.
+    An image on a light background gets a border of its colour, every other image a black one.
     """
-    images = _scaled_down(images, size)
+    images = _scaled_down(images, size)  # first, so that a long strip never becomes a large square
     height, width = images.shape[1:3]
     if (height, width) == (size, size):
         return images

@@ -1,7 +1,4 @@
-"""Labelled images in memory, and the parts that a data set is divided into.
-
-Axes: ``N`` images, ``I`` their size, ``C`` channels, ``J`` classes.
-"""
+"""Labelled images in memory, and the parts of a data set. Axes: ``N`` images of size ``I``, ``C`` channels."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -20,17 +17,11 @@ class DataError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Labelled images in memory.
-
-    Attributes:
-      images: Images, ``[N, I, I, C]`` uint8.
-      labels: Class of each image, ``[N]`` int32.
-      about: Facts about the images, which results on them repeat.
-    """
+    """Labelled images in memory: ``images [N, I, I, C]`` uint8, ``labels [N]`` int32, and facts ``about`` them."""
 
     images: np.ndarray
     labels: np.ndarray
-    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # which results on the images repeat
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,23 +43,14 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A data set as it is loaded.
-
-    Attributes:
-      train: Training part.
-      test: Test part.
-      class_names: Names of the J classes.
-      image_size: Pixels along a side that the images are meant for.
-      max_shift: Pixels by which training images are meant to be shifted at random.
-      validation: Validation part, None where the set has none of its own.
-    """
+    """A data set as it is loaded."""
 
     train: Split
     test: Split
     class_names: tuple[str, ...]
-    image_size: int
-    max_shift: int = 0
-    validation: Split | None = None
+    image_size: int  # pixels along a side that the images are meant for
+    max_shift: int = 0  # pixels by which training images are meant to be shifted at random
+    validation: Split | None = None  # None where the set has no such part
 
     @property
     def channels(self) -> int:
@@ -102,10 +84,8 @@ def fingerprint(split: Split, class_names: Sequence[str]) -> dict[str, str]:
 def hold_out(split: Split, validation_size: int, seed: int) -> tuple[Split, Split]:
     """Divides a training part at random into what is left, at least one image, and ``validation_size`` images."""
     if validation_size >= len(split):
-        raise DataError(
-            f"validation_size={validation_size}: must be at most {len(split) - 1}, because the training part has "
-            f"{len(split)} images."
-        )
+        most = f"{len(split) - 1}, one less than the training images"
+        raise DataError(f"validation_size={validation_size}: must be at most {most}.")
     order = np.random.default_rng(seed).permutation(len(split))
     chosen, left = np.sort(order[:validation_size]), np.sort(order[validation_size:])
     return split.take(left), split.take(chosen)
@@ -124,10 +104,8 @@ def match_classes(dataset: str, split: Split, names: Sequence[str], class_names:
         return split
     labels = {normal_form(name): label for label, name in enumerate(class_names)}
     if set(map(normal_form, names)) != set(labels):
-        raise DataError(
-            f"dataset={dataset}: must have the network's classes, {_listed(class_names)}, by which labels are matched; "
-            f"it has {_listed(names)}."
-        )
+        wanted, has = (", ".join(each[:10]) + (", ..." if len(each) > 10 else "") for each in (class_names, names))
+        raise DataError(f"dataset={dataset}: must have the classes of the network, {wanted}; it has {has}.")
     order = np.array([labels[normal_form(name)] for name in names], np.int32)
     return dataclasses.replace(split, labels=order[split.labels])
 
@@ -135,7 +113,3 @@ def match_classes(dataset: str, split: Split, names: Sequence[str], class_names:
 def normal_form(name: str) -> str:
     """The name of a class in Unicode's normal form C, in which names that look alike are alike."""
     return unicodedata.normalize("NFC", name)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f", ... ({len(names)})" if len(names) > 10 else "")

@@ -1,7 +1,4 @@
-"""Image classification sets of TensorFlow Datasets (TFDS), which only this file knows.
-
-TensorFlow is imported when a set is read, and only decodes.
-"""
+"""Image classification sets of TensorFlow Datasets (TFDS), which only this file knows; TensorFlow only decodes."""
 
 from collections.abc import Sequence
 import contextlib
@@ -20,8 +17,7 @@ from lcaps_jax.util import devices
 from lcaps_jax.util.files import locked
 from lcaps_jax.util.process import say
 
-# The parts that are held out as tests belong to the data set, so the seed is not a setting.
-_TEST_SEED = 0
+_TEST_SEED = 0  # not a setting, because the parts that are held out as tests belong to the data set
 TEST_SHARE = 5  # one image in so many is held out, where a set has no test part of its own
 _REACH_SECONDS = 5
 _PREPARING_SECONDS = 6 * 3600.0  # to wait for another process that downloads and prepares a set
@@ -31,9 +27,7 @@ class UnknownSetError(DataError):
     """TensorFlow Datasets has no set of that name."""
 
 
-# The last set is kept, because expanded MNIST and affNIST are both made of MNIST, and the experiments load it for every
-# training.
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=1)  # because sets made of MNIST and repeated trainings load it again
 def load(dataset: str, data_dir: str = "", image_size: int | None = None) -> Source:
     """A set of TensorFlow Datasets, as read-only arrays; only images that differ in size need an ``image_size``."""
     builder = _prepared_builder(dataset, data_dir)
@@ -44,8 +38,7 @@ def load(dataset: str, data_dir: str = "", image_size: int | None = None) -> Sou
         count = len(train) // TEST_SHARE
         say(f"{dataset} has no test part: {count} of its {len(train)} images, always the same, are held out as one.")
         train, *tests = map(_frozen, hold_out(train, count, _TEST_SEED))
-    (test,) = tests
-    return Source(train, test, tuple(builder.info.features["label"].names), max(train.images.shape[1:3]))
+    return Source(train, tests[0], tuple(builder.info.features["label"].names), max(train.images.shape[1:3]))
 
 
 @functools.lru_cache(maxsize=1)
@@ -78,9 +71,8 @@ def _read(builder, dataset: str, used: Sequence[str], image_size: int | None) ->
     varied = None in shape
     if image_size is None and varied:
         raise DataError(f"image_size: must be given for {dataset}, because its images differ in size.")
-    for part in used:
-        if not parts[part].num_examples:
-            raise DataError(f"dataset={dataset}: its {part} part has no images.")
+    if empty := [part for part in used if not parts[part].num_examples]:
+        raise DataError(f"dataset={dataset}: its {empty[0]} part has no images.")
     pixels = math.prod((image_size, image_size, 3) if varied else shape)
     devices.check_fits(sum(parts[part].num_examples for part in used) * pixels, f"The set {dataset}")
     if "validation" in used:
@@ -100,8 +92,7 @@ def _read(builder, dataset: str, used: Sequence[str], image_size: int | None) ->
 
 def _prepared_builder(dataset: str, data_dir: str):
     """The builder of a TFDS set, whose files are downloaded where they are not on disk."""
-    # TensorFlow only decodes here. Without these settings it prints warnings about its own arithmetic.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # or TensorFlow warns of its own arithmetic
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf
     import tensorflow_datasets as tfds
@@ -116,17 +107,15 @@ def _prepared_builder(dataset: str, data_dir: str):
         raise UnknownSetError(f"dataset={dataset}: no such set of TensorFlow Datasets ({said[0]}).{close}") from None
     features = builder.info.features
     if not {"image", "label"} <= set(features or {}) or not hasattr(features["label"], "num_classes"):
-        raise DataError(
-            f"dataset={dataset}: must be an image classification set; it has the features {sorted(features or {})}."
-        )
+        has = f"it has the features {sorted(features or {})}"
+        raise DataError(f"dataset={dataset}: must be an image classification set; {has}.")
     if not builder.is_prepared():
         try:
             _prepare(builder)
         except Exception as error:  # TFDS raises what its many sources raise
+            offline = f"To use it offline, give as data_dir the folder in which 'tfds build {dataset}' prepared it"
             raise DataError(
-                f"dataset={dataset}: cannot be prepared in {builder.data_dir}: {error} To use it offline, run 'tfds "
-                f"build {dataset}' where there is a network and copy the folder, or give the folder above "
-                f"'{builder.name}/' as data_dir. 'sample' needs no network."
+                f"dataset={dataset}: cannot be prepared in {builder.data_dir}: {error} {offline}."
             ) from error
         builder = tfds.builder(dataset, data_dir=data_dir or None)  # another process may have prepared it
     return builder

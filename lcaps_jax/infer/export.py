@@ -25,15 +25,7 @@ def export(model: Model, path: str | pathlib.Path) -> pathlib.Path:
     ``[N, J, D]``, for a network with poses; ``frame_centre``, ``[N, 2]``, ``frame_matrix``, ``[N, 2, 2]``, and
     ``frame_empty``, ``[N]`` bool, for a network with a canonical frame; and ``angle``, ``[N]``, after a search.
 
-    Args:
-      model: Trained network.
-      path: File to write.
-
-    Returns:
-      Path of the JSON file.
-
-    Raises:
-      ConfigError: The path is a folder or a device.
+    Returns the path of the JSON file; raises ConfigError where the path is a folder or a device.
     """
 
     def program(images):

@@ -66,9 +66,9 @@ class Classified:
 
     def line(self) -> str:
         """The record as a line of text, with the most active classes alone."""
-        record = self.record()
-        best = sorted(record["activity"].items(), key=lambda item: -item[1])[:_NAMED]
-        line = f"{self.file}: {self.label}   ({', '.join(f'{name} {value:.3f}' for name, value in best)})"
+        record, activity = self.record(), self.output.activity[0]
+        best = np.argsort(-activity, kind="stable")[:_NAMED]
+        line = f"{self.file}: {self.label}   ({', '.join(f'{self.class_names[j]} {activity[j]:.3f}' for j in best)})"
         if frame := record.get("frame"):
             (a, b), (c, d) = frame["matrix"]
             line += f"   frame at row {frame['row']:.1f}, column {frame['column']:.1f}, "
@@ -125,8 +125,7 @@ def classify(
     """
     dataset = model.config.data.dataset
     if centre and dataset not in MNIST_FORM:
-        names = ", ".join(MNIST_FORM)
-        raise DataError(f"centre=True: the network was trained on {dataset}; centring is for those trained on {names}.")
+        raise DataError(f"centre=True: is for networks trained on {', '.join(MNIST_FORM)}; this one knows {dataset}.")
     surveyed = survey(files, skip_unreadable)
 
     def readable() -> Iterator[tuple[pathlib.Path, np.ndarray, Placement]]:

@@ -30,48 +30,28 @@ _BATCH = 64
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Predictions for N images.
+    """Predictions for N images."""
 
-    Attributes:
-      labels: Name of the most active class of each image.
-      activity: Activity of each class, ``[N, J]``.
-      pose: Class capsules, ``[N, J, D]``; None without capsules.
-      frame: Canonical frame of each image, in its pixels; None for a network without one.
-      angle: Angle in degrees that a rotation search chose, ``[N]``; None without a search.
-    """
-
-    labels: tuple[str, ...]
-    activity: np.ndarray
-    pose: np.ndarray | None
-    frame: Frame | None = None
-    angle: np.ndarray | None = None
+    labels: tuple[str, ...]  # name of the most active class of each image
+    activity: np.ndarray  # [N, J] of each class
+    pose: np.ndarray | None  # [N, J, D] class capsules; None without capsules
+    frame: Frame | None = None  # canonical frame of each image, in its pixels; None for a network without one
+    angle: np.ndarray | None = None  # [N] degrees that a rotation search chose; None without a search
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A trained network.
-
-    Attributes:
-      network: Flax module; ``network.apply({"params": params}, images)`` is differentiable.
-      params: Parameters of the network.
-      config: Settings that the network was trained with.
-      class_names: Names of the J classes.
-      channels: Channels of the images, C.
-      step: Number of training steps done.
-      checkpoint: ``"last"`` or ``"best"``.
-      results: Results by test set, as in ``results.json``.
-      brightness: Brightness of the training images and their borders; None where it is not known.
-    """
+    """A trained network; ``network.apply({"params": params}, images)`` is differentiable."""
 
     network: Preprocessed
     params: dict
-    config: Config
+    config: Config  # settings that the network was trained with
     class_names: tuple[str, ...]
-    channels: int
-    step: int
-    checkpoint: str = LAST
-    results: Mapping[str, dict] = dataclasses.field(default_factory=dict)
-    brightness: Brightness | None = None
+    channels: int  # of the images
+    step: int  # number of training steps done
+    checkpoint: str = LAST  # or "best"
+    results: Mapping[str, dict] = dataclasses.field(default_factory=dict)  # by test set, as in results.json
+    brightness: Brightness | None = None  # of the training images and their borders; None where it is not known
 
     @property
     def image_size(self) -> int:
@@ -86,8 +66,7 @@ class Model:
     def __call__(self, images: np.ndarray) -> Output:
         """The network's output, NumPy arrays ``[N, ...]``, for images ``[N, I, I, C]``, uint8 or float in [0, 1].
 
-        Raises:
-          DataError: There is no image, or the images have another shape, type or range.
+        Raises DataError where there is no image, or the images have another shape, type or range.
         """
         return jax.tree.map(lambda *parts: np.concatenate(parts), *self.batches(images))
 
@@ -103,13 +82,9 @@ class Model:
             yield jax.tree.map(operator.itemgetter(slice(len(part))), output)
 
     def predict(self, images: np.ndarray) -> Predictions:
-        """Classifies images.
+        """Classifies images ``[N, I, I, C]``, or grey ones ``[N, I, I]``, uint8 or float in [0, 1]; N may be 0.
 
-        Args:
-          images: ``[N, I, I, C]``, or ``[N, I, I]`` where they are grey, uint8 or float in [0, 1]; N may be 0.
-
-        Raises:
-          DataError: The images have another shape, type or range.
+        Raises DataError where they have another shape, type or range.
         """
         try:
             images = np.asarray(images)
@@ -127,11 +102,7 @@ class Model:
         return Predictions(labels, activity, pose, frame, angle)
 
     def with_rotation_search(self, angles: Sequence[float]) -> "Model":
-        """The same model, which turns each image by each of these angles, in degrees, and combines the activities.
-
-        Raises:
-          ConfigError: The network has no canonical frame, or an angle is not a number from -180 to 180.
-        """
+        """The same model with a rotation search; see ``Preprocessed.with_rotation_search``."""
         return dataclasses.replace(self, network=self.network.with_rotation_search(angles))
 
     @functools.cached_property
@@ -164,16 +135,10 @@ def _apply(network: Preprocessed, params: dict, images: np.ndarray) -> Output:
 
 
 def load_run(workdir: str | pathlib.Path, checkpoint: str | None = None) -> Model:
-    """Loads the network of a training run; of its checkpoint only the parameters are read.
+    """Loads the network of a training run, from its ``"last"`` checkpoint or the ``"best"`` by validation error.
 
-    Args:
-      workdir: Folder of the run.
-      checkpoint: ``"last"``, or ``"best"`` by validation error; None for the best one of a run that was to stop by
-        its validation error (``patience``), and for the last one of every other.
-
-    Raises:
-      ConfigError: The folder holds no run, or no such checkpoint.
-      CheckpointError: The checkpoint is damaged.
+    By default that is the best one of a run that was to stop by its validation error (``patience``), else the last.
+    Raises ConfigError where the folder holds no run or no such checkpoint, CheckpointError for a damaged one.
     """
     workdir = pathlib.Path(workdir)
     stored = folders.read_run(workdir)

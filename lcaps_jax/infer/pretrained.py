@@ -29,16 +29,10 @@ _ABOUT = "about"
 
 
 def load_model(source: str | pathlib.Path, checkpoint: str | None = None) -> Model:
-    """Loads a trained network.
+    """Loads a trained network: of a training run's folder, of a file that ``save_model`` wrote, or of the package.
 
-    Args:
-      source: Folder of a training run; file that ``save_model`` wrote; or the name of a network of the package,
-        ``"mnist_small"`` or ``"mnist_framed"``.
-      checkpoint: Checkpoint of a run, ``"last"`` or ``"best"``; see ``load_run``.
-
-    Raises:
-      ConfigError: There is no such network, or no such checkpoint.
-      CheckpointError: The checkpoint is damaged.
+    A run has the checkpoints ``"last"`` and ``"best"``; see ``load_run``. Raises ConfigError where there is no such
+    network or checkpoint, CheckpointError for a damaged one.
     """
     if is_packaged(source):
         source = PACKAGED[str(source)]

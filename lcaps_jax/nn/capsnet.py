@@ -5,7 +5,6 @@ Axes: ``B`` batch, ``I`` image size, ``C`` channels, ``n`` primary capsules, ``d
 """
 
 from collections.abc import Mapping
-import functools
 import math
 from typing import Any
 
@@ -18,7 +17,6 @@ from lcaps_jax.nn import layers
 from lcaps_jax.nn.layers import PrimaryCapsules
 from lcaps_jax.nn.outputs import CapsNetOutput, Geometry, Network
 from lcaps_jax.ops import capsules, routing
-from lcaps_jax.ops.precision import matmul_precision
 from lcaps_jax.util.settings import part, setting
 
 # Weight of the summed squared error of the decoder (Sabour et al. 2017), whatever the size of the image.
@@ -55,26 +53,16 @@ class Decoder(nn.Module):
     def __call__(self, pose: jax.Array, chosen: jax.Array) -> jax.Array:
         """Poses ``[B, J, D]`` and the class to draw of each, ``[B]``, to images ``[B, pixels]`` float32 in [0, 1]."""
         masked = pose * jax.nn.one_hot(chosen, pose.shape[1])[..., None]
-        dense = functools.partial(
-            nn.Dense, dtype=jnp.dtype(self.dtype), kernel_init=nn.initializers.glorot_uniform(),
-            precision=matmul_precision(),
-        )  # fmt: skip
-        x = nn.relu(dense(512, name="dense1")(masked.reshape(pose.shape[0], -1)))
-        x = nn.relu(dense(1024, name="dense2")(x))
-        return nn.sigmoid(dense(self.pixels, name="dense3")(x).astype(jnp.float32))
+        x = nn.relu(layers.dense(masked.reshape(pose.shape[0], -1), 512, self.dtype, "dense1"))
+        x = nn.relu(layers.dense(x, 1024, self.dtype, "dense2"))
+        return nn.sigmoid(layers.dense(x, self.pixels, self.dtype, "dense3").astype(jnp.float32))
 
 
 class CapsNet(Network):
-    """The capsule network with dynamic routing (Sabour et al. 2017).
+    """The capsule network with dynamic routing (Sabour et al. 2017); its decoder regularises the poses."""
 
-    Attributes:
-      primary: Layer from images ``[B, I, I, C]`` to inputs of the primary capsules, ``[B, n, d]``.
-      routing: Layer from capsules ``[B, n, d]`` to ``ops.routing.Routed``.
-      decoder: Whether the network reconstructs the image, which regularises the poses.
-    """
-
-    primary: nn.Module = part(PrimaryCapsules)
-    routing: nn.Module = part(DynamicRouting)
+    primary: nn.Module = part(PrimaryCapsules)  # images [B, I, I, C] to inputs of the primary capsules, [B, n, d]
+    routing: nn.Module = part(DynamicRouting)  # capsules [B, n, d] to ops.routing.Routed
     decoder: bool = setting(True, "CapsNet also reconstructs its images.")
     dtype: str = layers.DTYPE()
 
@@ -89,11 +77,7 @@ class CapsNet(Network):
 
     @nn.compact
     def __call__(self, images: jax.Array, labels=None, keys=None, train: bool = False) -> CapsNetOutput:
-        """Class capsules of images ``[B, H, W, C]`` in [0, 1], and reconstructions by the labels or predictions.
-
-        Raises:
-          ConfigError: Images are too small for the kernels.
-        """
+        """Class capsules of images ``[B, H, W, C]`` in [0, 1], and reconstructions by the labels or predictions."""
         del keys, train
         t = self.primary.clone(parent=self, name="primary_capsules")(images)
         routed = self.routing(capsules.squash(t))
@@ -112,7 +96,7 @@ class CapsNet(Network):
         )
 
     def decode(self, params: dict, poses: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Images ``[M, *shape]`` that the decoder draws of poses ``[M, J, D]`` of classes ``[M]``."""
+        """Images ``[M, *shape]`` that the decoder, if any, draws of poses ``[M, J, D]`` of classes ``[M]``."""
         if not self.decoder:
             return None
         decoder = Decoder(math.prod(shape), parent=None)  # outside of this network

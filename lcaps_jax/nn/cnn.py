@@ -4,7 +4,6 @@ Axes: ``B`` batch, ``I`` image size, ``C`` channels, ``J`` classes.
 """
 
 from collections.abc import Mapping
-import functools
 from typing import Any
 
 from flax import linen as nn
@@ -14,7 +13,6 @@ import jax.numpy as jnp
 from lcaps_jax.nn import layers
 from lcaps_jax.nn.outputs import ConvNetOutput, Network
 from lcaps_jax.ops.capsules import check_labels
-from lcaps_jax.ops.precision import matmul_precision
 
 _KERNEL = 5
 _DENSE = (328, 192)
@@ -44,28 +42,20 @@ class ConvNet(Network):
         Training drops features by the random key of each image, so that one device and many see the same network.
         """
         del labels
-        filters = (self.filters, self.filters, max(1, self.filters // 2))
-        x = nn.relu(
-            layers.conv_layers(
-                images, ("conv1", "conv2", "conv3"), (_KERNEL,) * 3, filters, strides=(1, 1, 1), dtype=self.dtype,
-                method=self.convolution, padding=_KERNEL // 2,
-            )
-        )  # fmt: skip
-        x = x.reshape(x.shape[0], -1)
-        dense = functools.partial(
-            nn.Dense, dtype=jnp.dtype(self.dtype), kernel_init=nn.initializers.glorot_uniform(),
-            precision=matmul_precision(),
-        )  # fmt: skip
+        filters = {"conv1": self.filters, "conv2": self.filters, "conv3": max(1, self.filters // 2)}
+        convolutions = [(name, _KERNEL, count, 1) for name, count in filters.items()]
+        x = layers.conv_layers(images, convolutions, dtype=self.dtype, method=self.convolution, padding=_KERNEL // 2)
+        x = nn.relu(x).reshape(x.shape[0], -1)
         for layer, width in enumerate(_DENSE, start=1):
-            x = nn.relu(dense(width, name=f"dense{layer}")(x))
+            x = nn.relu(layers.dense(x, width, self.dtype, f"dense{layer}"))
         if train:
             kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - _DROPOUT, x.shape[1:]))(keys)
             x = jnp.where(kept, x / (1 - _DROPOUT), 0)
-        logits = dense(self.classes, name="logits")(x).astype(jnp.float32)
+        logits = layers.dense(x, self.classes, self.dtype, "logits").astype(jnp.float32)
         return ConvNetOutput(activity=nn.softmax(logits), logits=logits)
 
     def loss(self, output: ConvNetOutput, labels: jax.Array, images: jax.Array | None = None) -> jax.Array:
-        """Softmax cross-entropy of each example, ``[B]``, for integer labels ``[B]``; the images are not used."""
+        """Softmax cross-entropy of each example, ``[B]``; the images are not used."""
         del images
         check_labels(labels, output.logits)
         of_true = jnp.take_along_axis(output.logits, labels[:, None], axis=-1)[:, 0]

@@ -13,7 +13,7 @@ from flax import struct
 import jax
 import jax.numpy as jnp
 
-from lcaps_jax.nn import layers, released
+from lcaps_jax.nn import layers
 from lcaps_jax.nn.layers import PrimaryCapsules
 from lcaps_jax.nn.outputs import Geometry, LadderCapsNetOutput, Network
 from lcaps_jax.ops import capsules
@@ -22,6 +22,17 @@ from lcaps_jax.util.settings import build, part, setting
 
 # In the small preset, positions for one kept capsule of each type.
 _POSITIONS_FOR_ONE_KEPT = 5
+# Settings by which the authors' released TensorFlow graph departs from the paper, each with its value there.
+RELEASED_CHOICES: dict[str, Any] = {
+    "rectify": True,  # a ReLU before the squash, so that capsules are not negative
+    "ascending_widths": True,  # f and f_reg have widths 128, 256, 384; p has K, K, K
+    "uniform_biases": True,  # initial biases of the class networks, in +-sqrt(3/width)
+    "regress_direction": True,  # from s/(|s|+1e-8), not from s
+    "squared_distance": False,  # the mean distance, not the mean squared one
+    "class_activity": "complement",  # 1 - distance
+    "class_loss": "released",  # of the distance, in place of the margin loss
+    "code_loss": "mean",  # of absolute differences, in place of a sum of squares
+}
 # The released graph adds this to |s| before it divides.
 _RELEASED_EPSILON = 1e-8
 _REGRESSION = functools.partial(
@@ -60,19 +71,12 @@ class TopKPerType(TopK):
 
 @struct.dataclass
 class LadderOutput:
-    """What a ladder layer computes for each class.
+    """What a ladder layer computes for each class; without regression only the first two."""
 
-    Attributes:
-      activity: Activity d of eq. (4), ``[B, J]``.
-      pose: Class capsules v, ``[B, J, D]``: the activity times the direction of s.
-      distance: Mean squared distance of the kept capsules from their regression, ``[B, J]``; None without regression.
-      regressed: Regressed capsules, ``[B, J, K, d]``; None without regression.
-    """
-
-    activity: jax.Array
-    pose: jax.Array
-    distance: jax.Array | None = None
-    regressed: jax.Array | None = None
+    activity: jax.Array  # [B, J] d of eq. (4)
+    pose: jax.Array  # [B, J, D] class capsules v: the activity times the direction of s
+    distance: jax.Array | None = None  # [B, J] mean squared distance of the kept capsules from their regression
+    regressed: jax.Array | None = None  # [B, J, K, d] regressed capsules
 
 
 # Each class has a network of its own. The leading axis of every parameter is the class, and Glorot's fans are those of
@@ -120,7 +124,7 @@ class LadderLayer(nn.Module):
     """The paper's ladder layer: transformation matrices are generated from the code vector (sections 3.2, 3.3).
 
     The class networks are computed in ``dtype``; norms, sums and activities are float32. The settings from
-    ``ascending_widths`` on are choices of the authors' released graph; see ``nn.released``.
+    ``ascending_widths`` on are ``RELEASED_CHOICES``.
     """
 
     classes: int = 10
@@ -137,19 +141,16 @@ class LadderLayer(nn.Module):
         "released graph.",
     )
 
-    def _widths(self, k: int, dim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Hidden widths of f and f_reg, and widths of p (Table 1)."""
-        matrix = dim * self.pose_dim  # entries of one transformation matrix
-        if self.ascending_widths:
-            return (matrix, 2 * matrix, 3 * matrix), (k, k, k, k)
-        return (3 * matrix, 2 * matrix, matrix), (3 * k, 2 * k, k, k)
-
     @nn.compact
     def __call__(self, pruned: capsules.Pruned) -> LadderOutput:
         """Class capsules of kept capsules."""
         kept, code = pruned.capsules, pruned.code
         k, dim = kept.shape[-2:]
-        hidden_widths, weight_widths = self._widths(k, dim)
+        matrix = dim * self.pose_dim  # entries of one transformation matrix
+        hidden_widths = (3 * matrix, 2 * matrix, matrix)  # of f and f_reg (Table 1)
+        weight_widths = (3 * k, 2 * k, k, k)  # of p
+        if self.ascending_widths:
+            hidden_widths, weight_widths = hidden_widths[::-1], (k, k, k, k)
         networks = functools.partial(ClassNetworks, self.classes, uniform_biases=self.uniform_biases, dtype=self.dtype)
 
         contribution = networks(weight_widths, last_is_linear=True, name="contribution")(code)
@@ -244,28 +245,26 @@ class LadderCapsNet(Network):
       network = LadderCapsNet(pruning=TopK(k=50), ladder=LadderLayer(classes=10))
       params = network.init(jax.random.key(0), images)
       output = network.apply(params, images)  # output.activity [B, J]
-
-    Attributes:
-      primary: Layer from images ``[B, I, I, C]`` to inputs of the primary capsules before the squash, ``[B, n, d]``.
-      pruning: Layer from capsules ``[B, n, d]`` and activities ``[B, n]`` to ``ops.capsules.Pruned``.
-      ladder: Layer from ``Pruned`` to ``LadderOutput``.
-      class_loss: Function of the output and the labels ``[B]`` to a loss of each example, ``[B]``.
-      code_loss: Function of the code vector and the activities of the primary capsules, both ``[B, n]``, to ``[B]``.
     """
 
+    # Images [B, I, I, C] to inputs of the primary capsules before the squash, [B, n, d].
     primary: nn.Module = part(PrimaryCapsules)
+    # Capsules [B, n, d] and activities [B, n] to ops.capsules.Pruned.
     pruning: nn.Module = part(
         {"top_k": TopK, "top_k_per_type": TopKPerType},
         "Capsules that the pruning layer keeps: the most active ones, or the most active ones of each type.",
     )
+    # Pruned to LadderOutput.
     ladder: nn.Module = part(
         {"generated": LadderLayer, "per_capsule": PerCapsuleLadder},
         "Transformation matrices of the ladder layer: generated from the code vector, as in the paper, or per capsule.",
     )
+    # The output and the labels [B] to a loss of each example, [B].
     class_loss: Callable = part(
         {"margin": margin_loss, "released": released_loss},
         "Loss of the classes: the paper's margin loss, or that of the released graph.",
     )
+    # The code vector and the activities of the primary capsules, both [B, n], to [B].
     code_loss: Callable = part(
         {"sum": capsules.code_loss, "mean": capsules.released_code_loss},
         "Code loss: the paper's sum of squares over the capsules, or the released graph's mean of absolute values.",
@@ -279,7 +278,7 @@ class LadderCapsNet(Network):
         ``small`` has a transformation matrix per capsule and keeps a fifth of the capsules, of all types.
         """
         if name == "released":
-            return dict(released.CHOICES)
+            return dict(RELEASED_CHOICES)
         if name != "small":
             return super().preset(name, image_size, given)
         primary = build(PrimaryCapsules, {**layers.SMALL, **given})
@@ -290,8 +289,7 @@ class LadderCapsNet(Network):
     def geometry(self, image_size: int) -> Geometry | None:
         """Grid of primary capsules on images of that size; None where the primary layer does not tell.
 
-        Raises:
-          ConfigError: The images are too small for the kernels, or have too few capsules to keep K of them.
+        Raises ConfigError for images too small for the kernels, or with too few capsules to keep K of them.
         """
         if not hasattr(self.primary, "geometry"):
             return None
@@ -302,11 +300,7 @@ class LadderCapsNet(Network):
 
     @nn.compact
     def __call__(self, images: jax.Array, labels=None, keys=None, train: bool = False) -> LadderCapsNetOutput:
-        """Class capsules of images ``[B, H, W, C]`` in [0, 1]; the other arguments are not used (see ``Network``).
-
-        Raises:
-          ConfigError: Images are too small for the kernels, or K is not between 1 and n.
-        """
+        """Class capsules of images ``[B, H, W, C]`` in [0, 1]; the other arguments are not used (see ``Network``)."""
         del labels, keys, train
         t = self.primary.clone(parent=self, name="primary_capsules")(images)
         primary_activity = capsules.squashed_length(t)
@@ -324,7 +318,7 @@ class LadderCapsNet(Network):
         )
 
     def loss(self, output: LadderCapsNetOutput, labels: jax.Array, images: jax.Array | None = None) -> jax.Array:
-        """Loss of each example, ``[B]`` (section 4), for integer labels ``[B]``; the images are not used."""
+        """Loss of each example, ``[B]`` (section 4); the images are not used."""
         del images
         code_loss = self.code_loss(output.code, output.primary_activity)
         return self.class_loss(output, labels) + self.code_loss_weight * code_loss

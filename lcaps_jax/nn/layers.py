@@ -3,8 +3,8 @@
 Axes: ``B`` batch, ``I`` image size, ``C`` channels, ``n`` primary capsules, ``d``=8 their dimension.
 """
 
+from collections.abc import Sequence
 import functools
-import math
 
 from flax import linen as nn
 import jax
@@ -12,12 +12,12 @@ import jax.numpy as jnp
 
 from lcaps_jax.nn.outputs import Geometry
 from lcaps_jax.ops.conv import METHODS, conv_stack, output_size
+from lcaps_jax.ops.precision import matmul_precision
 from lcaps_jax.util.errors import ConfigError
 from lcaps_jax.util.settings import setting
 
 # Settings of the small preset: half a million weights in the primary capsules in place of five million.
 SMALL = {"filters": 64, "capsule_types": 16, "capsule_dim": 4}
-_PRIMARY_STRIDE = 2
 
 # Fields that several layers share.
 CONVOLUTION = functools.partial(
@@ -46,28 +46,31 @@ class _Weights(nn.Module):
         return kernel.astype(self.dtype), bias.astype(self.dtype)
 
 
-def conv_layers(x: jax.Array, names, sizes, filters, *, strides, dtype: str, method: str, padding: int = 0):
+def conv_layers(
+    x: jax.Array, layers: Sequence[tuple[str, int, int, int]], *, dtype: str, method: str, padding: int = 0
+) -> jax.Array:
     """Convolutions with ReLUs between them, in one call so that they agree on a memory layout.
 
-    Call it in a compact method: the parameters ``NAME/kernel`` and ``NAME/bias``, float32, are the calling module's.
+    Call it in a compact method: the float32 parameters ``NAME/kernel`` and ``NAME/bias`` are the calling module's.
 
     Args:
-      x: Images, ``[B, H, W, C]``.
-      names: Name of each layer; ``sizes``, ``filters`` and ``strides`` are those of its kernel.
-      sizes: Kernel sizes.
-      filters: Output channels.
-      strides: Strides.
-      dtype: Type of the computation and of the result, ``[B, H', W', filters[-1]]``.
+      x: Images, ``[B, H, W, C]``; the result is ``[B, H', W', filters]`` of the type ``dtype``.
+      layers: Name, kernel size, number of filters and stride of each layer.
+      dtype: Type of the computation.
       method: Method of the convolutions; see ``ops.conv.strided_conv``.
       padding: Zeros added on each side before each layer.
     """
-    channels = (x.shape[-1], *filters)
-    weights = [
-        _Weights((size, size, channels[i], channels[i + 1]), dtype, name=name)()
-        for i, (name, size) in enumerate(zip(names, sizes))
-    ]
-    kernels, biases = zip(*weights)
-    return conv_stack(x.astype(dtype), kernels, biases, strides=tuple(strides), padding=padding, method=method)
+    names, sizes, filters, strides = zip(*layers)
+    shapes = zip(sizes, sizes, (x.shape[-1], *filters), filters)
+    kernels, biases = zip(*(_Weights(shape, dtype, name=name)() for name, shape in zip(names, shapes)))
+    return conv_stack(x.astype(dtype), kernels, biases, strides=strides, padding=padding, method=method)
+
+
+def dense(x: jax.Array, width: int, dtype: str, name: str) -> jax.Array:
+    """A dense layer of the calling module, ``[B, n]`` to ``[B, width]``; call it in a compact method."""
+    kernel_init = nn.initializers.glorot_uniform()
+    layer = nn.Dense(width, dtype=jnp.dtype(dtype), kernel_init=kernel_init, precision=matmul_precision(), name=name)
+    return layer(x)
 
 
 class PrimaryCapsules(nn.Module):
@@ -89,39 +92,31 @@ class PrimaryCapsules(nn.Module):
     convolution: str = CONVOLUTION()
     dtype: str = DTYPE()
 
-    def _layers(self) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
-        """Names, kernel sizes and strides."""
-        if self.conv2_kernel:
-            sizes = (self.conv1_kernel, self.conv2_kernel, self.primary_kernel)
-            return ("conv1", "conv2", "primary"), sizes, (1, _PRIMARY_STRIDE, 1)
-        return ("conv1", "primary"), (self.conv1_kernel, self.primary_kernel), (1, _PRIMARY_STRIDE)
+    def _layers(self) -> list[tuple[str, int, int, int]]:
+        """Name, kernel size, number of filters and stride of each convolution."""
+        between = [("conv2", self.conv2_kernel, self.filters, 2)] if self.conv2_kernel else []
+        last = ("primary", self.primary_kernel, self.capsule_types * self.capsule_dim, 1 if between else 2)
+        return [("conv1", self.conv1_kernel, self.filters, 1), *between, last]
 
     def geometry(self, image_size: int) -> Geometry:
-        """Grid and number of primary capsules on images of that size.
-
-        Raises:
-          ConfigError: The image is too small for the kernels; the message names the sizes that would do.
-        """
-        _, sizes, strides = self._layers()
-        layers = list(zip(sizes, strides))
-        grid = functools.reduce(lambda size, layer: output_size(size, *layer), layers, image_size)
-        field = functools.reduce(lambda n, layer: (n - 1) * layer[1] + layer[0], layers[::-1], 1)
+        """Grid of primary capsules on images of that size; raises ConfigError where the kernels do not fit."""
+        grid, field, stride = image_size, 1, 1
+        for _, size, _, step in self._layers():
+            grid, field, stride = output_size(grid, size, step), field + (size - 1) * stride, stride * step
         if grid < 1:
-            kernels = " and ".join(f"{size}x{size}" for size in sizes)
+            kernels = " and ".join(f"{size}x{size}" for _, size, _, _ in self._layers())
             smaller = "be smaller" if self.conv2_kernel else f"add up to at most {image_size + 1}"
             raise ConfigError(
                 f"image_size={image_size}: must be at least {field} for kernels of {kernels}, or the kernel sizes "
                 f"must {smaller}."
             )
-        return Geometry(grid, grid * grid * self.capsule_types, math.prod(strides), field)
+        return Geometry(grid, grid * grid * self.capsule_types, stride, field)
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """``[B, I, I, C]`` images to ``[B, n, d]`` float32; raises ConfigError for images that are too small."""
         self.geometry(min(images.shape[1:3]))
-        names, sizes, strides = self._layers()
-        filters = (self.filters,) * (len(names) - 1) + (self.capsule_types * self.capsule_dim,)
-        t = conv_layers(images, names, sizes, filters, strides=strides, dtype=self.dtype, method=self.convolution)
+        t = conv_layers(images, self._layers(), dtype=self.dtype, method=self.convolution)
         if self.rectify:
             t = nn.relu(t)
         return t.reshape(images.shape[0], -1, self.capsule_dim).astype(jnp.float32)

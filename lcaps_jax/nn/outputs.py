@@ -19,93 +19,61 @@ from lcaps_jax.util.errors import ConfigError
 
 @struct.dataclass
 class View:
-    """How a network saw each image.
+    """How a network saw each image."""
 
-    Attributes:
-      frame: Canonical frame of each image.
-      picture: Image in its frame, ``[B, S, S, C]``.
-      angle: Angle in degrees that a rotation search chose, ``[B]``; None without a search.
-    """
-
-    frame: Frame
-    picture: jax.Array
-    angle: jax.Array | None = None
+    frame: Frame  # canonical frame of each image
+    picture: jax.Array  # [B, S, S, C] each image in its frame
+    angle: jax.Array | None = None  # [B] degrees that a rotation search chose
 
 
 @struct.dataclass(kw_only=True)
 class Output:
-    """What every network returns.
+    """What every network returns."""
 
-    Attributes:
-      activity: Activity of each class, ``[B, J]``; the prediction is its argmax.
-      pose: Class capsules, ``[B, J, D]``; None without capsules.
-      view: How each image was seen; None without a canonical frame.
-    """
-
-    activity: jax.Array
-    pose: jax.Array | None = None
-    view: View | None = None
+    activity: jax.Array  # [B, J] of each class; the prediction is its argmax
+    pose: jax.Array | None = None  # [B, J, D] class capsules; None without capsules
+    view: View | None = None  # how each image was seen; None without a canonical frame
 
 
 @struct.dataclass(kw_only=True)
 class LadderCapsNetOutput(Output):
-    """Output of the ladder network.
+    """Output of the ladder network."""
 
-    Attributes:
-      primary_activity: Activities of the primary capsules, ``[B, n]``.
-      kept_index: Indices of the kept capsules in ascending order, ``[B, K]`` int32.
-      kept_capsules: Kept capsules, ``[B, K, d]``.
-      code: Code vector, ``[B, n]``.
-      distance: Distance of the kept capsules from their regression by each class, ``[B, J]``; None without regression.
-      regressed: Regressed capsules of each class, ``[B, J, K, d]``; None without regression.
-    """
-
-    primary_activity: jax.Array
-    kept_index: jax.Array
-    kept_capsules: jax.Array
-    code: jax.Array
-    distance: jax.Array | None = None
-    regressed: jax.Array | None = None
+    primary_activity: jax.Array  # [B, n] of the primary capsules
+    kept_index: jax.Array  # [B, K] int32, in ascending order
+    kept_capsules: jax.Array  # [B, K, d]
+    code: jax.Array  # [B, n]
+    distance: jax.Array | None = None  # [B, J] of the kept capsules from their regression; None without regression
+    regressed: jax.Array | None = None  # [B, J, K, d] capsules regressed by each class; None without regression
 
 
 @struct.dataclass(kw_only=True)
 class CapsNetOutput(Output):
-    """Output of CapsNet.
+    """Output of CapsNet."""
 
-    Attributes:
-      primary_activity: Activities of the primary capsules, ``[B, n]``.
-      coupling: Coupling coefficients of the last routing iteration, ``[B, n, J]``.
-      reconstruction: Image drawn by the decoder, ``[B, I*I*C]`` in [0, 1]; None without a decoder.
-    """
-
-    primary_activity: jax.Array
-    coupling: jax.Array
-    reconstruction: jax.Array | None = None
+    primary_activity: jax.Array  # [B, n] of the primary capsules
+    coupling: jax.Array  # [B, n, J] coefficients of the last routing iteration
+    reconstruction: jax.Array | None = None  # [B, I*I*C] in [0, 1], drawn by the decoder; None without one
 
 
 @struct.dataclass(kw_only=True)
 class ConvNetOutput(Output):
-    """Output of the convolutional baseline: also the logits of the classes, ``[B, J]``."""
+    """Output of the convolutional baseline."""
 
-    logits: jax.Array
+    logits: jax.Array  # [B, J]
 
 
 @struct.dataclass
 class Geometry:
     """Sizes that follow from the image and the kernels.
 
-    Attributes:
-      grid: Positions of primary capsules along each side.
-      capsules: Number n of primary capsules. Capsule ``i`` sits at row ``i // (grid*types)``, column
-        ``i // types % grid``, and is of type ``i % types``.
-      stride: Pixels between neighbouring positions.
-      receptive_field: Pixels along a side of what one capsule sees.
+    Capsule ``i`` sits at row ``i // (grid*types)``, column ``i // types % grid``, and is of type ``i % types``.
     """
 
-    grid: int
-    capsules: int
-    stride: int
-    receptive_field: int
+    grid: int  # positions of primary capsules along each side
+    capsules: int  # number n of primary capsules
+    stride: int  # pixels between neighbouring positions
+    receptive_field: int  # pixels along a side of what one capsule sees
 
     @property
     def types(self) -> int:
@@ -132,19 +100,12 @@ class Network(nn.Module):
         return self.init(key, jnp.zeros((1, *shape)))["params"]
 
     def geometry(self, image_size: int) -> Geometry | None:
-        """Grid of primary capsules on images of that size; None for a network without capsules.
-
-        Raises:
-          ConfigError: The network does not fit such images.
-        """
+        """Grid of primary capsules; None without capsules. Raises ConfigError for images that do not fit."""
         del image_size
         return None
 
     def decode(self, params: dict, poses: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Images ``[M, *shape]`` in [0, 1] that the decoder draws of poses ``[M, J, D]`` of the classes ``[M]``.
-
-        None for a network without a decoder.
-        """
+        """Images ``[M, *shape]`` in [0, 1] that a decoder draws of poses ``[M, J, D]`` of classes ``[M]``; None without one."""
         del params, poses, labels, shape
         return None
 
@@ -152,10 +113,8 @@ class Network(nn.Module):
     def preset(cls, name: str, image_size: int, given: Mapping[str, Any]) -> dict[str, Any]:
         """Settings of a preset, by name: ``paper`` has none, ``small`` is for a few thousand images.
 
-        They may depend on the size of what the network sees and on the settings that the user has given.
-
-        Raises:
-          ConfigError: The network has no such preset, or does not fit such images.
+        They may depend on the size of what the network sees and on the settings that the user has given. Raises
+        ConfigError where there is no such preset, or the network does not fit such images.
         """
         del image_size, given
         if name in ("paper", "small"):

@@ -43,21 +43,13 @@ class Preprocessed(Network):
     """A network behind its preprocessing. Its parameters are those of the network, under the same names.
 
     With a canonical frame (``ops.frames``), images may have any size.
-
-    Attributes:
-      network: Network that sees the preprocessed images.
-      background: Function of images ``[B, H, W, C]`` that takes their background away, or None.
-      frame: Canonical frame that images are resampled to, or None.
-      max_shift: Pixels by which training images are shifted at random in their frame, along each axis.
-      angles: Angles in degrees by which each image is turned, except in training; see ``combined``.
-      matmul_precision: Precision of float32 products on accelerators.
     """
 
     network: nn.Module = part(
         NETWORKS, "Network to train: the Ladder Capsule Network, CapsNet, a CNN, or your own as FILE.py:CLASS.",
         flag="model",
     )  # fmt: skip
-    background: Callable | None = part(
+    background: Callable | None = part(  # function of images [B, H, W, C]
         {"kept": None, "subtracted": frames.subtract_background, "distance": frames.distance_from_background},
         "Background of the images, the median of their border: kept; subtracted, so that it is 0 as MNIST's is; or the "
         "network sees each pixel's distance from it, so that colours do not count.",
@@ -68,7 +60,7 @@ class Preprocessed(Network):
         "(affine); or none.",
     )
     max_shift: int = setting(0, "Training images are shifted at random by up to this many pixels.", minimum=0)
-    angles: tuple[float, ...] = ()
+    angles: tuple[float, ...] = ()  # degrees by which each image is turned, except in training; see combined
     matmul_precision: str = setting(
         "highest",
         "Precision of float32 products on accelerators: highest (float32), high (TensorFloat-32, three bfloat16 passes "
@@ -98,10 +90,9 @@ class Preprocessed(Network):
         return self.network.decode(params, poses, labels, shape)
 
     def with_rotation_search(self, angles: Sequence[float]) -> "Preprocessed":
-        """The same network, which turns each image by each of these angles and combines the activities.
+        """The same network, which turns each image by each of these angles, in degrees, and combines the activities.
 
-        Raises:
-          ConfigError: The network has no canonical frame, or an angle is not a number from -180 to 180.
+        Raises ConfigError where it has no canonical frame, or an angle is not a number from -180 to 180.
         """
         if self.frame is None:
             raise ConfigError(f"search_angles={','.join(map(str, angles))}: needs a network trained with a frame.")
@@ -148,17 +139,11 @@ class Preprocessed(Network):
 
 
 def combined(activity: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Activities of an image over all angles that it is turned by.
+    """Activities at each angle, ``[A, B, J]``, to combined ones in [0, 1], ``[B, J]``, and the best angle, ``[B]``.
 
     A class that stands out at one angle is worth more than one that is active beside others. So activities are divided
-    by their sum over the classes, which for a CNN's probabilities is 1 already, and the angles are combined by a power
-    mean, which lies between their mean and their maximum.
-
-    Args:
-      activity: Activities at each angle, ``[A, B, J]``.
-
-    Returns:
-      Combined activities ``[B, J]``, in [0, 1]; and the angle at which the predicted class stands out most, ``[B]``.
+    by their sum over the classes, and the angles are combined by a power mean, which lies between mean and maximum. At
+    the best angle the predicted class stands out most.
     """
     total = jnp.sum(activity, axis=-1, keepdims=True)
     share = activity / jnp.where(total == 0, 1.0, total)

@@ -23,10 +23,7 @@ NETWORKS: dict[str, type[Network]] = {
 def load_network(model: str) -> type[Network]:
     """The class of a network by its name in the table, or as ``FILE.py:CLASS`` or ``package.module:CLASS``.
 
-    A class of another file joins the table under that name.
-
-    Raises:
-      ConfigError: There is no such network.
+    A class of another file joins the table under that name. Raises ConfigError where there is no such network.
     """
     if model in NETWORKS:
         return NETWORKS[model]
@@ -60,16 +57,10 @@ def _module(source: str):
 
 
 def build_network(model: str = "lcapsnet", classes: int = 10, preset: str = "paper", **settings) -> Network:
-    """A network from flat settings, by the names that flags have.
+    """A network for J classes from settings by the names that flags have: ``k=50``, ``pruning="top_k_per_type"``, ...
 
-    Args:
-      model: Name of the network; see ``load_network``.
-      classes: Number of classes, J.
-      preset: Preset that fills in settings that are not given: paper, small (for 28x28 pixels) or released.
-      **settings: Settings of the network and its layers, such as ``k=50`` or ``pruning="top_k_per_type"``.
-
-    Raises:
-      ConfigError: There is no such network, preset or setting, or a setting is beyond its limits.
+    The preset (paper, small for 28x28 pixels, or released) fills in those that are not given. Raises ConfigError where
+    there is no such network, preset or setting, or a setting is beyond its limits.
     """
     network = load_network(model)
     known = {each.name: each for each in declared(network)}

@@ -153,7 +153,8 @@ def turned(frame: Frame, angle: jax.Array, kind: str = AFFINE, size: int = _VARI
 
 def moved(frame: Frame, offset: jax.Array) -> Frame:
     """The frame whose picture is moved by ``offset [..., 2]`` of its pixels, down and right."""
-    return frame.replace(centre=frame.centre - _einsum("...ij,...j->...i", frame.matrix, offset))
+    centre = frame.centre - _einsum("...ij,...j->...i", frame.matrix, offset)
+    return Frame(centre, frame.matrix, frame.empty)
 
 
 def scaled(frame: Frame, scale: Array, offset: Array) -> Frame:

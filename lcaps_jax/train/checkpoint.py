@@ -27,9 +27,9 @@ LAST = "last"
 BEST = "best"
 FOLDER = "checkpoints"
 _DAMAGED = "damaged"
+_GO_ON = "What was saved before stays; once the cause is gone, the same command continues."
 _PARAMS, _TRAINING = "params", "training"  # items of a checkpoint
-# Until the run is finished the last but one stays, in case the last turns out to be damaged.
-_KEEP = {LAST: 2, BEST: 1}
+_KEEP = {LAST: 2, BEST: 1}  # until the run is finished the last but one stays, in case the last is damaged
 
 
 class CheckpointError(UserError):
@@ -39,20 +39,12 @@ class CheckpointError(UserError):
 def check_path(workdir: str | pathlib.Path) -> None:
     """Raises CheckpointError for a path that Orbax takes for a pattern, because it could not read its checkpoints."""
     path = str(pathlib.Path(workdir).absolute())
-    if found := sorted(set(path) & set("*?[")):
-        raise CheckpointError(
-            f"workdir={workdir}: the path {path} contains {' and '.join(found)}, and checkpoints could not be read "
-            "there. Give a path without *, ? and [."
-        )
+    if set(path) & set("*?["):
+        raise CheckpointError(f"workdir={workdir}: must have no *, ? or [ in its path, which is {path}.")
 
 
 class Checkpoints:
-    """The checkpoints of a run.
-
-    Args:
-      workdir: Folder of the run.
-      read_only: Whether everything on disk stays as it is; otherwise half-written checkpoints are removed.
-    """
+    """The checkpoints of a run; unless ``read_only``, half-written ones are removed."""
 
     def __init__(self, workdir: pathlib.Path, *, read_only: bool = False):
         check_path(workdir)
@@ -74,17 +66,13 @@ class Checkpoints:
 
     def steps(self, kind: str = LAST) -> list[int]:
         """Steps of the finished checkpoints, ascending."""
-        if not (self._folder / kind).is_dir():
-            return []
-        return sorted(self._manager(kind).all_steps())
+        return sorted(self._manager(kind).all_steps()) if (self._folder / kind).is_dir() else []
 
     def save(self, step: int, state: TrainState, kind: str = LAST) -> None:
         """Saves a state, of the best one the parameters alone, in the background once the arrays are copied.
 
         What was saved before is on disk by then, so that checkpoints of both kinds appear in the order of the calls.
-
-        Raises:
-          CheckpointError: A checkpoint of that step or a later one exists already, or the disk is full.
+        Raises CheckpointError where one of that step or a later one exists, or the disk is full.
         """
         self.wait()
         items = _items(state) if kind == LAST else {_PARAMS: state.params}
@@ -98,13 +86,10 @@ class Checkpoints:
             raise CheckpointError(f"Step {step} was not saved in {self._folder / kind}: it holds {self.steps(kind)}.")
 
     def restore(self, state: TrainState) -> tuple[TrainState, int] | None:
-        """Restores the newest training state that can be read, placed as ``state`` is, and its step.
+        """Restores the newest training state that can be read, placed as ``state`` is, and its step; None without any.
 
-        None where there is no checkpoint. Newer ones that cannot be read are set aside, because training writes them
-        again, and so are newer ones of the best parameters.
-
-        Raises:
-          CheckpointError: There are checkpoints and none can be read, or one is of another network.
+        Newer ones that cannot be read are set aside, because training writes them again, and so are newer ones of the
+        best parameters. Raises CheckpointError where none can be read, or one is of another network.
         """
         found = self._restore(_items(state), LAST)
         return found and (TrainState(params=found[0][_PARAMS], **found[0][_TRAINING]), found[1])
@@ -140,57 +125,46 @@ class Checkpoints:
     def finish(self, state: TrainState) -> None:
         """Reads the newest checkpoint back, and then deletes the ones before, which a finished run does not need.
 
-        Raises:
-          CheckpointError: It cannot be read, or does not hold ``state``; the ones before stay.
+        Raises CheckpointError where it cannot be read or does not hold ``state``; the ones before stay then.
         """
         self.wait()
         newest = self.steps()[-1]
+        name = f"The checkpoint of step {newest} in {self._folder}"
         read, step = self.restore(state)
         if step != newest:
-            raise CheckpointError(
-                f"The checkpoint of step {newest} in {self._folder} cannot be read back. The run is at step {step}; "
-                "the same command goes on from there."
-            )
+            raise CheckpointError(f"{name} cannot be read back. The same command goes on from step {step}.")
         same = jax.tree.all(jax.tree.map(functools.partial(np.array_equal, equal_nan=True), read, state))
         if devices.any_process(not same):
-            raise CheckpointError(
-                f"The checkpoint of step {newest} in {self._folder} reads back as other numbers than were saved: check "
-                f"the disk. The states of steps {self.steps()} are kept."
-            )
+            kept = f"Steps {self.steps()} are kept."
+            raise CheckpointError(f"{name} reads back as other numbers than were saved: check the disk. {kept}")
         for older in self.steps()[:-1]:
             self._manager(LAST).delete(older)
 
     def _check_same_network(self, step: int, kind: str, params) -> None:
         """Raises CheckpointError where a checkpoint holds parameters of other names or shapes."""
-        stored = _shapes(self._manager(kind).item_metadata(step)[_PARAMS].tree)
-        wanted = _shapes(params)
+        stored, wanted = _shapes(self._manager(kind).item_metadata(step)[_PARAMS].tree), _shapes(params)
         for name in sorted(stored | wanted):
-            if stored.get(name) != wanted.get(name):
+            there, here = (shapes.get(name, "of nothing") for shapes in (stored, wanted))
+            if there != here:
                 raise CheckpointError(
                     f"The checkpoint of step {step} in {self._folder / kind} is of another network: {name} has the "
-                    f"shape {stored.get(name, 'of nothing')} there and {wanted.get(name, 'of nothing')} here."
+                    f"shape {there} there and {here} here."
                 )
 
     def _set_aside_newer(self, step: int, kinds: tuple[str, ...]) -> None:
         """Moves newer checkpoints to ``checkpoints/damaged``; what stopped their reading may pass, so they are kept."""
         for kind in kinds:
-            newer = [each for each in self.steps(kind) if each > step]
-            if not newer:
-                continue
-            if devices.is_main():
-                folder = self._folder / _DAMAGED
-                folder.mkdir(exist_ok=True)
-                for each in newer:
-                    (self._folder / kind / str(each)).rename(folder / f"{kind}_{each}_{time.time_ns()}")
-            devices.wait_for_all("damaged checkpoints set aside")
-            self._manager(kind).reload()
+            if newer := [each for each in self.steps(kind) if each > step]:
+                if devices.is_main():
+                    folder = self._folder / _DAMAGED
+                    folder.mkdir(exist_ok=True)
+                    for each in newer:
+                        (self._folder / kind / str(each)).rename(folder / f"{kind}_{each}_{time.time_ns()}")
+                devices.wait_for_all("damaged checkpoints set aside")
+                self._manager(kind).reload()
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk.
-
-        Raises:
-          CheckpointError: Writing it failed in the background.
-        """
+        """Returns when everything saved is on disk; CheckpointError where writing it failed in the background."""
         with self._writing():
             for manager in self._managers.values():
                 manager.wait_until_finished()
@@ -201,20 +175,16 @@ class Checkpoints:
         self._folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self._folder).free
         if devices.any_process(devices.is_main() and free < needed):
-            raise CheckpointError(
-                f"The checkpoint of step {step} takes {needed / 2**20:.1f} MiB, and {free / 2**20:.1f} are free in "
-                f"{self._folder}. What was saved before stays; once there is room, the same command continues."
-            )
+            sizes = f"takes {needed / 2**20:.1f} MiB, and {free / 2**20:.1f} are free in {self._folder}"
+            raise CheckpointError(f"The checkpoint of step {step} {sizes}. {_GO_ON}")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # Orbax and its storage raise many kinds for a bad disk
-            raise CheckpointError(
-                f"A checkpoint could not be written in {self._folder} ({_first_line(error)}). What was saved before "
-                f"stays; once the cause is gone, the same command continues."
-            ) from error
+            failed = f"A checkpoint could not be written in {self._folder} ({_first_line(error)})."
+            raise CheckpointError(f"{failed} {_GO_ON}") from error
 
     def close(self) -> None:
         """Waits until everything is on disk, and frees the threads."""

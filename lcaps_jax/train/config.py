@@ -19,24 +19,14 @@ PRESETS = ("paper", "small", "released")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The settings of a training run, each in the part that uses it.
+    """The settings of a training run, each in the part that uses it."""
 
-    Attributes:
-      network: Network with its preprocessing, not yet bound to parameters.
-      data: Data set and what is held out of it.
-      augment: Random changes of training images.
-      optimizer: Adam and its learning rate.
-      schedule: Batch, epochs, and what happens how often.
-      evaluation: Test sets, and when training ends early.
-      preset: Preset that filled in the layers.
-    """
-
-    network: Preprocessed = part(Preprocessed)
-    data: DataConfig = part(DataConfig)
-    augment: AugmentConfig = part(AugmentConfig)
+    network: Preprocessed = part(Preprocessed)  # with its preprocessing, not yet bound to parameters
+    data: DataConfig = part(DataConfig)  # data set and what is held out of it
+    augment: AugmentConfig = part(AugmentConfig)  # random changes of training images
     optimizer: OptimizerConfig = part(OptimizerConfig)
-    schedule: ScheduleConfig = part(ScheduleConfig)
-    evaluation: EvaluationConfig = part(EvaluationConfig)
+    schedule: ScheduleConfig = part(ScheduleConfig)  # batch, epochs, and what happens how often
+    evaluation: EvaluationConfig = part(EvaluationConfig)  # test sets, and when training ends early
     preset: str = setting(
         "paper",
         "Layers where you set none: the paper's; small ones, which fewer than 5,000 images of your own get by default; "
@@ -51,14 +41,9 @@ class Config:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], classes: int = 10) -> "Config":
-        """The inverse of ``settings``; what is missing takes its default.
+        """The inverse of ``settings``, for a network of ``classes`` classes; what is missing takes its default.
 
-        Args:
-          settings: Settings by name.
-          classes: Number of classes of the network.
-
-        Raises:
-          ConfigError: A setting is unknown or beyond its limits, or does nothing to the chosen network.
+        Raises ConfigError for a setting that is unknown, beyond its limits, or without effect on the chosen network.
         """
         check(settings)
         config = build(cls, {**settings, "classes": classes})
@@ -71,23 +56,16 @@ class Config:
         for name, value in settings.items():
             if name not in used:
                 owners = sorted({each.owner.__name__ for each in declared_settings()[name]})
-                raise ConfigError(
-                    f"{name}={value}: does nothing with model={used['model']} as it is set; it belongs to "
-                    f"{', '.join(owners)}."
-                )
+                belongs = f"it belongs to {', '.join(owners)}"
+                raise ConfigError(f"{name}={value}: does nothing with model={used['model']} as it is set; {belongs}.")
 
     def _check_together(self) -> None:
-        size = self.network.seen_size(self.data.image_size)
-        if self.augment.max_shift >= size:
-            raise ConfigError(
-                f"max_shift={self.augment.max_shift}: must be below {size}, the pixels along a side of what the "
-                "network sees."
-            )
-        evaluation = self.evaluation
-        if evaluation.stop_at_error and self.data.dataset not in (evaluation.eval_datasets or (self.data.dataset,)):
-            raise ConfigError(
-                f"stop_at_error={evaluation.stop_at_error}: eval_datasets must include {self.data.dataset}."
-            )
+        size, shift = self.network.seen_size(self.data.image_size), self.augment.max_shift
+        if shift >= size:
+            raise ConfigError(f"max_shift={shift}: must be below {size}, the side of what the network sees in pixels.")
+        stop_at, own = self.evaluation.stop_at_error, self.data.dataset
+        if stop_at and own not in (self.evaluation.eval_datasets or (own,)):
+            raise ConfigError(f"stop_at_error={stop_at}: eval_datasets must include {own}.")
         self.network.geometry(self.data.image_size)
 
 

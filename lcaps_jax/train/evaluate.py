@@ -48,10 +48,7 @@ class EvaluationConfig:
 
 
 def wilson_interval(errors: float, count: float, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of the rate ``errors / count``, both bounds in percent (Wilson, 1927).
-
-    The number of errors need not be whole, as of a mean over variants of each image.
-    """
+    """Wilson's score interval of the rate ``errors / count`` in percent (Wilson, 1927); errors need not be whole."""
     z = statistics.NormalDist().inv_cdf((1 + level) / 2)
     rate = errors / count
     centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
@@ -60,16 +57,10 @@ def wilson_interval(errors: float, count: float, level: float = 0.95) -> tuple[f
 
 
 def make_eval_steps(network: Network, devices: Sequence[jax.Device] | None = None) -> Callable:
-    """Makes the function that evaluates the batches of one call.
+    """Makes ``(params, (images, labels), Batches) -> (sums, predicted [S, B], margin [S, B])``, for one call.
 
-    Args:
-      network: Network to evaluate.
-      devices: See ``util.devices.pmap``.
-
-    Returns:
-      ``(params, (images, labels), Batches) -> (sums, predicted [S, B], margin [S, B])``, mapped over the devices. The
-      sums over the images are those of the means in ``Evaluation``, by name. The margin is the activity of the
-      predicted class less that of the true one, which is 0 where they agree.
+    It is mapped over the devices (see ``util.devices.pmap``). ``sums`` are those of the means in ``Evaluation``, by
+    name; the margin is the activity of the predicted class less that of the true one.
     """
 
     def eval_step(params, images, labels, batch: Batches):
@@ -125,9 +116,9 @@ class Evaluation:
 
     def result(self, step: int) -> dict:
         """The entry of ``results.json``."""
-        counted = self.errors / self.variants, self.count / self.variants
-        interval = [round(bound, 4) for bound in wilson_interval(*counted)]
-        return {"error": round(self.error, 4), "count": self.count, "ci95": interval, "step": step}
+        interval = wilson_interval(self.errors / self.variants, self.count / self.variants)
+        ci95 = [round(bound, 4) for bound in interval]
+        return {"error": round(self.error, 4), "count": self.count, "ci95": ci95, "step": step}
 
     def text(self) -> str:
         """The error and its interval in words."""
@@ -135,7 +126,7 @@ class Evaluation:
         return f"error {self.error:.2f} % of {self.count} images (95 % interval {low:.2f} to {high:.2f} %)"
 
     def table(self, class_names: Sequence[str]) -> str:
-        """Errors by class as text: one line for each class, and one for all."""
+        """Errors by class as text, a line for each class and one for all."""
         width = max(len(name) for name in (*class_names, "class"))
         lines = [f"{'class':<{width}}  images  errors  error %  most often taken for"]
         for label, name in enumerate(class_names):
@@ -150,16 +141,13 @@ class Evaluation:
 
 
 def evaluate(eval_steps: Callable, params, split, batch_size: int, variants: int = 1) -> Evaluation:
-    """Evaluates every image of a set exactly once; the last batch is padded and masked.
+    """Evaluates a set, of ``variants`` images of each digit, as ``on_devices`` replicates it.
 
-    Args:
-      eval_steps: Result of ``make_eval_steps``.
-      params: Parameters of the network.
-      split: Images and labels, replicated; see ``on_devices``.
-      batch_size: Images of a step, over all devices.
-      variants: Number of images of each digit; see Evaluation.
+    ``eval_steps`` comes from ``make_eval_steps``, and ``batch_size`` counts images over all devices. The last batch is
+    padded and masked.
     """
-    count, summed, predicted, margin = len(split[1]), None, [], []
+    count, summed = len(split[1]), None
+    chunks: list[list[np.ndarray]] = []  # predicted and margin, call by call
     batch = min(batch_size, round_up(count))  # more would be padding, which takes memory too
     steps = min(_STEPS, -(-count // batch))
     for start in range(0, count, steps * batch):
@@ -169,23 +157,18 @@ def evaluate(eval_steps: Callable, params, split, batch_size: int, variants: int
         sums, *of_images = eval_steps(params, split, batches)
         sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
         summed = sums if summed is None else jax.tree.map(np.add, summed, sums)
-        for kept, chunk in zip((predicted, margin), of_images):
-            kept.append(np.asarray(chunk).ravel()[: count - start])
+        chunks.append([np.asarray(x).ravel()[: count - start] for x in of_images])
+    predicted, margin = map(np.concatenate, zip(*chunks))
     confusion = np.rint(summed.pop("confusion")).astype(np.int64)
     means = {name: None if sums is None else sums / count for name, sums in summed.items()}
     means["loss"] = float(means["loss"])
-    return Evaluation(
-        count=count, confusion=confusion, predicted=np.concatenate(predicted), margin=np.concatenate(margin),
-        variants=variants, **means,
-    )  # fmt: skip
+    return Evaluation(count, confusion=confusion, predicted=predicted, margin=margin, variants=variants, **means)
 
 
 def out_of_patience(errors: Mapping[int, float], steps: int) -> bool:
     """Whether the lowest error, by step, came at least ``steps`` steps before the last one."""
-    if not errors:
-        return False
-    best = min(errors, key=lambda step: (errors[step], step))
-    return max(errors) - best >= steps
+    best = min(errors, key=lambda step: (errors[step], step), default=None)
+    return best is not None and max(errors) - best >= steps
 
 
 def on_devices(split: Split) -> tuple[jax.Array, jax.Array]:

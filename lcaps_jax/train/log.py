@@ -31,11 +31,10 @@ def read_metrics(workdir: pathlib.Path) -> list[dict]:
     for text in path.read_text(errors="replace").split("\n") if path.exists() else ():
         try:
             line = json.loads(text)
-        except ValueError:
+            whole = isinstance(line["split"], str) and all(type(line[name]) in (int, float) for name in _FIGURES)
+        except (ValueError, TypeError, KeyError):
             break
-        if not isinstance(line, dict) or not isinstance(line.get("split"), str):
-            break
-        if not all(type(line.get(name)) in (int, float) for name in _FIGURES):
+        if not whole:
             break
         lines.append(line)
     return lines
@@ -49,17 +48,9 @@ def rounded(value: float) -> float:
 class MetricLog:
     """Times the steps, and writes metrics to ``metrics.jsonl``, TensorBoard, and a progress bar or plain lines.
 
-    Each line of the log is flushed before the next one is written. A run that continues writes TensorBoard's events
-    again from its log, so that they are complete even if they were damaged.
-
-    Args:
-      workdir: Folder of the run.
-      start_step: Step that the run continues from. Lines of later steps are dropped and will be written again.
-      plan: Plan of the run's steps.
-      quiet: Whether nothing at all is written, as on every process but the main one.
-
-    Attributes:
-      kept: Lines that were there already, up to ``start_step``.
+    A run that continues from ``start_step`` drops the lines of later steps and keeps the others in ``kept``, from which
+    it writes TensorBoard's events again, so that they are complete even if they were damaged. A ``quiet`` log, as on
+    every process but the main one, writes nothing at all.
     """
 
     def __init__(self, workdir: pathlib.Path, start_step: int, plan: StepPlan, *, quiet: bool = False):
@@ -95,8 +86,7 @@ class MetricLog:
     def add(self, call: Call, metrics: Mapping, advice: Callable[[], str]) -> None:
         """Takes ``loss [S]`` and ``errors [S]`` of a call that has started, and logs those of the previous call.
 
-        Raises:
-          DivergenceError: A loss of the previous call is not finite; ``advice`` says what to try.
+        Raises DivergenceError where a loss of the previous call is not finite; ``advice`` says what to try.
         """
         self.flush(advice)
         self._pending = call, metrics
@@ -124,12 +114,9 @@ class MetricLog:
         self.write("train", call.last_step, means)
 
     def write(self, split: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes a line.
+        """Writes and flushes a line after ``step`` steps; ``split`` is train, validation or the name of a data set.
 
-        Args:
-          split: ``train``, ``validation`` or the name of a data set.
-          step: Steps done.
-          metrics: Metrics by name. ``error`` is in percent; ``seconds`` is the time since the run started.
+        Of the metrics, ``error`` is in percent, and ``seconds`` is the time since the run started.
         """
         if self._quiet:
             return
@@ -170,10 +157,8 @@ class MetricLog:
 
 
 def _board(folder: pathlib.Path):
-    """A writer of TensorBoard's events, in place of those in the folder.
-
-    PyTorch is hidden from tensorboardX, which imports it where it is installed: that takes seconds.
-    """
+    """A writer of TensorBoard's events, in place of those in the folder."""
+    # tensorboardX imports PyTorch where it is installed, which takes seconds.
     if hidden := "torch" not in sys.modules:
         sys.modules["torch"] = None  # type: ignore[assignment]
     from tensorboardX import SummaryWriter

@@ -5,24 +5,63 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+import signal
 
 import jax
 import numpy as np
 
 from lcaps_jax.data import augment
 from lcaps_jax.data.splits import Split
-from lcaps_jax.train import steps, summary
+from lcaps_jax.train import steps
 from lcaps_jax.train.checkpoint import BEST, LAST, Checkpoints
 from lcaps_jax.train.config import Config
 from lcaps_jax.train.evaluate import Evaluation, evaluate, make_eval_steps, on_devices, out_of_patience
 from lcaps_jax.train.log import DivergenceError, MetricLog, rounded
 from lcaps_jax.train.plan import Call, StepPlan
 from lcaps_jax.train.steps import TrainData, TrainState
-from lcaps_jax.train.stop import StopSignals
 from lcaps_jax.util import devices
+from lcaps_jax.util.process import write_line
 
 VALIDATION = "validation"
+_FEW_STEPS = 300  # below which the networks barely learn
 OnEpoch = Callable[[dict[str, Evaluation], TrainState, int, bool], None]
+
+
+class Stopped(Exception):
+    """The run was asked to stop, has saved everything, and can be continued."""
+
+    def __init__(self, number: signal.Signals, step: int, total_steps: int):
+        where = f"at step {step} of {total_steps}, all saved"
+        super().__init__(f"Stopped by {number.name} {where}. The same command continues.")
+        self.signal = int(number)
+
+
+class StopSignals:
+    """While entered, SIGTERM and Ctrl-C are noted; a second one acts as it does elsewhere."""
+
+    def __enter__(self) -> "StopSignals":
+        self._received: signal.Signals | None = None
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _note(self, number, frame):
+        del frame
+        self._received = signal.Signals(number)
+        signal.signal(number, self._before[number])
+        with contextlib.suppress(RuntimeError):  # Python's, where the signal came in the middle of printing
+            write_line(f"{self._received.name}: the steps in flight end, and everything is saved. A second one quits.")
+
+    def __exit__(self, *exception):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def wanted(self) -> bool:
+        """Whether any process has been asked to stop; every process must call it."""
+        return devices.any_process(self._received is not None)
+
+    def stopped(self, step: int, total_steps: int) -> Stopped:
+        """The exception to raise once everything is saved."""
+        return Stopped(self._received or signal.SIGTERM, step, total_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +82,10 @@ def fit(
     workdir: pathlib.Path,
     on_epoch: OnEpoch = lambda evaluations, state, step, is_last: None,
 ) -> Fitted:
-    """Trains a network, or continues from the run's last checkpoint.
+    """Trains a network in ``workdir`` by resolved settings, or continues from the run's last checkpoint.
 
-    Args:
-      config: Resolved settings.
-      train: Training images.
-      validation: Images held out of the training set, or None.
-      tests: Test sets by name, evaluated every ``eval_every`` epochs.
-      workdir: Folder of the run.
-      on_epoch: Called on the main process after each evaluation, with the evaluations of the test sets, the state, the
-        step, and whether it was the run's last.
+    On the main process, ``on_epoch`` is called after each evaluation of ``tests`` with the evaluations by name, the
+    state, the step, and whether it was the run's last.
 
     Raises:
       Stopped: SIGTERM or Ctrl-C came, and everything is saved.
@@ -60,16 +93,18 @@ def fit(
       ConfigError: The batch is larger than the training set.
       CheckpointError: None of the run's checkpoints can be read, or a new one cannot be written.
     """
-    plan = StepPlan(len(train), config.schedule)
-    optimizer = config.optimizer.make()
-    train_steps = steps.make_train_steps(config.network, optimizer, _augmentation(config))
+    network, plan, optimizer = config.network, StepPlan(len(train), config.schedule), config.optimizer.make()
+    # A canonical frame would undo shifts, so a network with one shifts in its frame.
+    augmentation = dataclasses.replace(config.augment, max_shift=0) if network.frame else config.augment
+    train_steps = steps.make_train_steps(network, optimizer, augmentation)
+    shape, seed = train.images.shape[1:], config.schedule.seed
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        begin = lambda: steps.init_state(config.network, optimizer, train.images.shape[1:], config.schedule.seed)  # noqa: E731
-        state = devices.replicate(steps.compute_once(begin))
+        state = steps.compute_once(lambda: steps.init_state(network, optimizer, shape, seed))
+        state = devices.replicate(state)
         state, start = checkpoints.restore(state) or (state, 0)
         log = MetricLog(workdir, start, plan, quiet=not devices.is_main())
         with contextlib.closing(log), StopSignals() as stop:
-            log.say(summary.text(config, plan, state.params, start))
+            log.say(_summary(config, plan, state.params, start))
             train_data = devices.replicate(TrainData(train.images, train.labels, _key(config, steps.SHIFT)))
             run = _Run(config, plan, checkpoints, log, stop, tests, validation, on_epoch)
             step = start
@@ -91,9 +126,30 @@ def fit(
             return Fitted(state, run.evaluations, step, log.elapsed())
 
 
-def _augmentation(config: Config) -> augment.AugmentConfig:
-    """How the steps augment images. A canonical frame would undo shifts, so a network with one shifts in its frame."""
-    return dataclasses.replace(config.augment, max_shift=0) if config.network.frame else config.augment
+def _summary(config: Config, plan: StepPlan, params: Mapping, start: int) -> str:
+    """The steps, the learning rate and the layers of a run that continues from step ``start``, in a few lines."""
+    often = "each epoch" if config.schedule.eval_every == 1 else f"every {config.schedule.eval_every} epochs"
+    out = f" {plan.left_out} images are left out of each epoch, different ones each time." if plan.left_out else ""
+    optimizer = config.optimizer
+    layers = ", ".join(f"{name} {_size(params[name]):,}" for name in params)
+    lines = [
+        f"{'Continuing' if start else 'Training'} from step {start} to {plan.total_steps}: {_size(params):,} "
+        f"parameters, {plan.images} images, {devices.describe()}.",
+        f"{config.schedule.epochs} epochs of {plan.steps_per_epoch} steps, {plan.batch_size} images a step; evaluation "
+        f"after {often}. Learning rate {optimizer.learning_rate:g}, times {optimizer.decay_rate:g} every "
+        f"{optimizer.decay_steps} steps.{out}",
+        f"Parameters by layer: {layers}.",
+    ]
+    if plan.total_steps < _FEW_STEPS:
+        lines.append(
+            f"Warning: most networks learn little in {plan.total_steps} steps. More --epochs, or a smaller "
+            "--batch_size in a new --workdir, give more."
+        )
+    return "\n".join(lines)
+
+
+def _size(params) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def _key(config: Config, stream: int) -> jax.Array:
@@ -101,11 +157,7 @@ def _key(config: Config, stream: int) -> jax.Array:
 
 
 class _Run:
-    """What the loop does between calls of the devices: it orders images, saves, evaluates, and stops when asked to.
-
-    Attributes:
-      evaluations: Last evaluations of the test sets, by name.
-    """
+    """What the loop does between calls of the devices: it orders images, saves, evaluates, and stops when asked to."""
 
     def __init__(self, config, plan, checkpoints, log, stop, tests, validation, on_epoch):
         self._config, self._plan, self._checkpoints = config, plan, checkpoints
@@ -119,7 +171,7 @@ class _Run:
         self._logged = {(line["step"], line["split"]): line["error"] for line in log.kept if "error" in line}
         best_step = max(checkpoints.steps(BEST), default=None)
         self._best_error = self._logged.get((best_step, VALIDATION), math.inf)
-        self.evaluations: dict[str, Evaluation] = {}
+        self.evaluations: dict[str, Evaluation] = {}  # the last ones of the test sets, by name
 
     def batches(self, call: Call) -> steps.Batches:
         """The batches of a call, in the order of its epoch."""

@@ -49,14 +49,10 @@ class ScheduleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class StepPlan:
-    """The steps of a run.
-
-    Raises:
-      ConfigError: The batch is larger than the training set.
-    """
+    """The steps of a run, whose last epoch is always evaluated. Raises ConfigError for a batch larger than the set."""
 
     images: int  # training images
-    schedule: ScheduleConfig  # batch, epochs, and what happens how often. The last epoch is always evaluated
+    schedule: ScheduleConfig  # batch, epochs, and what happens how often
 
     def __post_init__(self):
         if self.batch_size > self.images:
@@ -88,10 +84,9 @@ class StepPlan:
         return step > 0 and rest == 0 and (epoch % self.schedule.eval_every == 0 or step == self.total_steps)
 
     def calls(self, start: int) -> Iterator[Call]:
-        """Calls from step ``start`` to the end.
+        """Calls from step ``start`` to the end, which end at the same steps whatever ``start`` is.
 
-        They end at the same steps whatever ``start`` is, so that a continued run compiles and logs what an
-        uninterrupted one does.
+        So a continued run compiles and logs what an uninterrupted one does.
         """
         saves_every = self.schedule.checkpoint_every or self.total_steps
         step = start
@@ -109,9 +104,6 @@ class StepPlan:
         return slice(first, first + call.steps * self.batch_size)
 
     def unshuffled(self, epoch: int) -> np.ndarray:
-        """Order of the images in an epoch that is not shuffled, ``[images]`` int32.
-
-        It begins where the previous epoch ended, so that no image is left out every time.
-        """
+        """Order of an epoch that is not shuffled, ``[images]`` int32; it begins where the previous epoch ended."""
         first = epoch * self.steps_per_epoch * self.batch_size
         return ((first + np.arange(self.images)) % self.images).astype(np.int32)

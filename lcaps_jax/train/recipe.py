@@ -28,15 +28,7 @@ class Facts:
 
 
 def recipe(facts: Facts, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that follow from the data and from the settings that were given.
-
-    Args:
-      facts: Facts about the data.
-      given: Settings that the user has chosen, by name.
-
-    Returns:
-      Settings by name, none of them among the given ones.
-    """
+    """Settings that follow from the data and from those that the user gave, none of which is among the results."""
     network = load_network(given.get("model", "lcapsnet"))
     of_network = {each.name for each in declared(network)}
     framed = given.get("frame", "none") != "none"
@@ -80,18 +72,9 @@ def _default_batch(images: int, devices: int) -> int:
 
 
 def resolve(given: Mapping[str, Any], facts: Facts, classes: int) -> tuple[Config, dict[str, Any]]:
-    """The settings of a new run.
+    """The settings of a new run on data of so many classes, and those among them that the recipe chose.
 
-    Args:
-      given: Settings that the user has chosen, by name.
-      facts: Facts about the data.
-      classes: Number of classes.
-
-    Returns:
-      The settings, and those among them that the recipe chose.
-
-    Raises:
-      ConfigError: A setting is beyond its limits, does nothing, or does not fit the data.
+    Raises ConfigError for a given setting that is beyond its limits, does nothing, or does not fit the data.
     """
     check(given)
     chosen = recipe(facts, given)

@@ -21,14 +21,10 @@ from lcaps_jax.nn import Network
 from lcaps_jax.util.devices import mean, pmap, shard, total
 from lcaps_jax.util.settings import setting
 
-# Random streams derived from the run's seed.
-INIT, ORDER, SHIFT = range(3)
-# Name of the optimizer's part in a profile of the compiled program.
-UPDATE = "update"
-# Stream of dropout within a step's stream of shifts; larger than every position in a batch.
-DROPOUT = 2**31
-# Shorter rows do not fill the optimizer's vectorized loops.
-_SHORT = 64
+INIT, ORDER, SHIFT = range(3)  # random streams derived from the run's seed
+DROPOUT = 2**31  # stream of dropout within a step's stream of shifts; larger than every position in a batch
+UPDATE = "update"  # the optimizer's part in a profile of the compiled program
+_SHORT = 64  # shorter rows do not fill the optimizer's vectorized loops
 
 
 @struct.dataclass
@@ -76,16 +72,13 @@ class OptimizerConfig:
 
     def make(self) -> optax.GradientTransformation:
         """The optimizer."""
-        schedule = optax.exponential_decay(
-            self.learning_rate, self.decay_steps, self.decay_rate, staircase=self.decay_staircase
-        )
-        return optax.adam(schedule)
+        rate = self.learning_rate, self.decay_steps, self.decay_rate
+        return optax.adam(optax.exponential_decay(*rate, staircase=self.decay_staircase))
 
 
 def init_params(network: Network, shape: tuple[int, int, int], seed: int = 0) -> dict:
     """Initial parameters for images of the shape (I, I, C), which depend on the seed alone; see ``compute_once``."""
-    key = jax.random.fold_in(jax.random.key(seed), INIT)
-    return network.init_params(key, shape)
+    return network.init_params(jax.random.fold_in(jax.random.key(seed), INIT), shape)
 
 
 def init_state(
@@ -112,17 +105,10 @@ def make_train_steps(
     augmentation: augment.AugmentConfig,
     devices: Sequence[jax.Device] | None = None,
 ) -> Callable:
-    """Makes the function that runs the training steps of one call.
+    """Makes the function ``(state, TrainData, Batches) -> (state, metrics)`` that runs the steps of one call.
 
-    Args:
-      network: Network to train.
-      optimizer: Optimizer of its parameters.
-      augmentation: Random changes of training images.
-      devices: See ``util.devices.pmap``.
-
-    Returns:
-      ``(state, TrainData, Batches) -> (state, metrics)``, mapped over the devices; the state is donated. Metrics are
-      ``loss [S]``, the mean over the batch, and ``errors [S]``, the number of wrong predictions in it.
+    It is mapped over the devices (see ``util.devices.pmap``), and the state is donated. Metrics are ``loss [S]``, the
+    mean over the batch, and ``errors [S]``, the number of wrong predictions in it.
     """
 
     def loss_and_errors(wide, shapes, images, labels, keys):
@@ -134,8 +120,7 @@ def make_train_steps(
     def train_step(train_data: TrainData, shapes: Any, state: TrainState, batch: Batches):
         images, labels = train_data.images[batch.index], train_data.labels[batch.index]
         step_key = jax.random.fold_in(train_data.key, state.step)
-        images = augment.augment(images, step_key, batch.position, augmentation)
-        images = augment.to_unit_range(images)
+        images = augment.to_unit_range(augment.augment(images, step_key, batch.position, augmentation))
         dropout_keys = augment.keys_of(jax.random.fold_in(step_key, DROPOUT), batch.position)
         loss_and_gradients = jax.value_and_grad(loss_and_errors, has_aux=True)
         (loss, errors), gradients = loss_and_gradients(state.params, shapes, images, labels, dropout_keys)
@@ -154,9 +139,9 @@ def make_train_steps(
 
 
 def _widened(x: jax.Array) -> jax.Array:
-    """An array whose last two axes are merged where it has three or more and the last is short.
+    """An array of three axes or more with the last two merged where the last is short.
 
-    The optimizer's loops run over the last axis. They take twice as long over rows of 16 numbers as over long ones.
+    The optimizer's loops run over the last axis, and take twice as long over rows of 16 numbers as over long ones.
     """
     return x.reshape(*x.shape[:-2], -1) if x.ndim > 2 and x.shape[-1] < _SHORT else x
 

@@ -24,33 +24,16 @@ def load_test_set(
     skip_unreadable: bool = False,
     invert: bool = False,
 ) -> Split:
-    """The test part of a set for a network; one with a canonical frame sees other sets at their own size.
+    """The test part of a set (see ``data.api.load_test``) for a network with these settings, classes and channels.
 
-    Coloured images become grey for a network that was trained on grey ones, and the other way round, which is said.
-
-    Args:
-      dataset: Name of the set; see ``data.api.load_test``.
-      config: Settings that the network is trained with.
-      class_names: Names of its classes.
-      channels: Channels of its images, C.
-      data_dir: Folder of the set; None for that of the training set.
-      affnist_variants: Variants of each digit in ``"affnist"``; None for those of the settings.
-      skip_unreadable: Whether files that cannot be read are listed and left out.
-      invert: Whether black and white change places.
-
-    Raises:
-      DataError: The set cannot be loaded, or its labels or channels are not the network's.
+    Coloured images become grey for a network of grey ones, and the other way round, which is said. A network with a
+    canonical frame sees other sets at their own size. ``data_dir`` and ``affnist_variants`` are the settings' where
+    they are None. Raises DataError where the set cannot be loaded or its labels are not the network's.
     """
     any_size = config.network.frame is not None and dataset not in (config.data.dataset, folder.NAME)
-    split = api.load_test(
-        dataset,
-        data_dir or config.data.data_dir,
-        None if any_size else config.data.image_size,
-        affnist_variants or config.evaluation.affnist_variants,
-        class_names,
-        skip_unreadable=skip_unreadable,
-        invert=invert,
-    )
+    place, size = data_dir or config.data.data_dir, None if any_size else config.data.image_size
+    variants = affnist_variants or config.evaluation.affnist_variants
+    split = api.load_test(dataset, place, size, variants, class_names, skip_unreadable=skip_unreadable, invert=invert)
     check_split(split, len(class_names), f"{dataset}, for a network of {len(class_names)} classes,")
     if split.channels == channels:
         return split
@@ -61,8 +44,7 @@ def load_test_set(
 
 def compare_brightness(trained: Brightness | None, tests: Mapping[str, Split]) -> None:
     """Says of which test sets most images are far darker or brighter than the training data, as if inverted."""
-    for name, split in tests.items():
-        if trained is not None:
-            some = split.images[:: math.ceil(len(split) / _LOOKED_AT)]
-            if warning := trained.warning(name, brightness(some), share=1 / 2):
-                say(warning)
+    for name, split in tests.items() if trained is not None else ():
+        some = split.images[:: math.ceil(len(split) / _LOOKED_AT)]
+        if warning := trained.warning(name, brightness(some), share=1 / 2):
+            say(warning)

@@ -27,8 +27,7 @@ from lcaps_jax.util.files import PARTIAL, locked, write_json
 
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.json"
-_LOCK_FILE = ".lock"
-_RESULTS_LOCK = ".results.lock"
+_LOCK_FILE, _RESULTS_LOCK = ".lock", ".results.lock"
 _RESULTS_SECONDS = 60.0  # to wait for another process that writes results, which takes it no second
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "chex", "numpy")
 
@@ -50,15 +49,9 @@ class Stored:
     def of(cls, config: Config, chosen: Mapping[str, Any], source: Source, train_images: int) -> "Stored":
         """What a run on this data set keeps, before its first session."""
         return cls(
-            settings=config.settings,
-            chosen=dict(chosen),
-            class_names=source.class_names,
-            channels=source.channels,
-            train_images=train_images,
-            training_data=fingerprint(source.train, source.class_names),
-            brightness=Brightness.of(source.train.images),
-            sessions=[],
-        )
+            config.settings, dict(chosen), source.class_names, source.channels, train_images,
+            fingerprint(source.train, source.class_names), Brightness.of(source.train.images), sessions=[],
+        )  # fmt: skip
 
     @property
     def config(self) -> Config:
@@ -67,20 +60,16 @@ class Stored:
 
     def check_same_data(self, now: "Stored", workdir: pathlib.Path) -> None:
         """Raises ConfigError where the run would go on with the data of ``now`` and these are others."""
-        names, names_now = ([normal_form(name) for name in each.class_names] for each in (self, now))
-        before = (self.train_images, self.channels, names)
-        if before != (now.train_images, now.channels, names_now):
+        advice = "Give it the same data, or another workdir."
+        was, is_ = ([each.train_images, each.channels, *map(normal_form, each.class_names)] for each in (self, now))
+        if was != is_:
+            words = f"{', '.join(map(str, was))}, and are now {', '.join(map(str, is_))}"
             raise ConfigError(
-                f"workdir={workdir}: the run was started with {self.train_images} training images, {self.channels} "
-                f"channel(s) and the classes {', '.join(self.class_names)}; now there are {now.train_images}, "
-                f"{now.channels} and {', '.join(now.class_names)}. Give it the same data, or another workdir."
+                f"workdir={workdir}: the run's training images, channels and classes were {words}. {advice}"
             )
         digests = zip(now.training_data.items(), self.training_data.values())
-        if changed := [name for (name, digest), kept in digests if digest != kept]:
-            raise ConfigError(
-                f"workdir={workdir}: the training images of {', '.join(changed)} have changed since the run was "
-                "started. Give it the same data, or another workdir."
-            )
+        if changed := ", ".join(name for (name, digest), kept in digests if digest != kept):
+            raise ConfigError(f"workdir={workdir}: the training images of {changed} have changed. {advice}")
 
     def write(self, workdir: pathlib.Path) -> None:
         """Writes ``config.json``, with a session of now."""
@@ -100,11 +89,7 @@ class Stored:
 
 
 def read(workdir: pathlib.Path) -> Stored | None:
-    """What the ``config.json`` of a folder holds; None where there is none.
-
-    Raises:
-      ConfigError: The file is damaged, or of another version.
-    """
+    """What the ``config.json`` of a folder holds, or None; ConfigError where it is damaged or of another version."""
     path = workdir / CONFIG_FILE
     if not path.exists():
         return None
@@ -133,36 +118,29 @@ def read_run(workdir: pathlib.Path) -> Stored:
 
 
 def continued(stored: Stored, given: Mapping[str, Any], workdir: pathlib.Path) -> dict[str, Any]:
-    """The settings of a run that goes on, which are the stored ones but for what may change.
+    """The settings of a run that goes on: the stored ones, and those ``given`` now.
 
-    Args:
-      stored: What the run was started with.
-      given: Settings that the user gives now.
-      workdir: Folder of the run.
-
-    Raises:
-      ConfigError: A given setting would change what is computed.
+    Raises ConfigError for a given setting that would change what is computed.
     """
     known = declared_settings()
     for name, value in given.items():
         before = stored.settings.get(name)
-        if value == before:
-            continue
-        if not known[name][0].metadata["may_change"]:
-            raise ConfigError(
-                f"{name}={value}: the run in {workdir} was started with {name}={before}, and another value would "
-                f"change what is computed. Keep {before}, or give another workdir."
-            )
+        begun = f"{name}={value}: the run in {workdir} was started with {before}"
+        if value != before and not known[name][0].metadata["may_change"]:
+            raise ConfigError(f"{begun}, and what is computed would change. Keep that, or give another workdir.")
         if name == "epochs" and value < before:
-            raise ConfigError(f"epochs={value}: the run in {workdir} is set to {before} epochs, which can only grow.")
+            raise ConfigError(f"{begun}, which can only grow.")
     return {**stored.settings, **given}
+
+
+def _last_step(workdir: pathlib.Path) -> int | None:
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+        return max(checkpoints.steps(), default=None)
 
 
 def is_finished(config: Config, stored: Stored, workdir: pathlib.Path) -> bool:
     """Whether a run has done all the epochs of these settings and evaluated the last."""
-    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-        last = max(checkpoints.steps(), default=None)
-    evaluation = config.evaluation
+    last, evaluation = _last_step(workdir), config.evaluation
     results = {
         name: result
         for name, result in read_results(workdir).items()
@@ -187,33 +165,27 @@ def check_new(workdir: pathlib.Path) -> None:
 
 
 def check_checkpoints(stored: Stored, workdir: pathlib.Path) -> None:
-    """Raises ConfigError for a run whose results are there and whose checkpoints are gone, so that both stay."""
-    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-        steps = checkpoints.steps()
-    results = read_results(workdir)
+    """Raises ConfigError for a finished run whose checkpoints are gone, so that its log and its results stay."""
     last = StepPlan(stored.train_images, stored.config.schedule).total_steps
-    if not steps and any(result["step"] == last for result in results.values()):
-        raise ConfigError(
-            f"workdir={workdir}: holds the log and the results of a finished run whose checkpoints are gone. To train "
-            "it again, give another workdir."
-        )
+    results = read_results(workdir).values()
+    if _last_step(workdir) is None and any(result["step"] == last for result in results):
+        raise ConfigError(f"workdir={workdir}: the checkpoints of this finished run are gone; give another workdir.")
 
 
 @contextlib.contextmanager
 def alone(workdir: pathlib.Path) -> Iterator[None]:
-    """Makes the folder, and keeps a second training out of it; a killed process leaves no lock behind.
+    """Makes the folder and locks it; ConfigError where another process is training in it.
 
-    Raises:
-      ConfigError: Another process is training in the folder.
+    A killed process leaves no lock behind.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
         taken = False
-        if devices.is_main():
-            try:
+        try:
+            if devices.is_main():
                 held.enter_context(locked(workdir / _LOCK_FILE))
-            except filelock.Timeout:
-                taken = True
+        except filelock.Timeout:
+            taken = True
         if devices.any_process(taken):
             raise ConfigError(f"workdir={workdir}: another process is training in this folder.")
         yield
@@ -225,11 +197,7 @@ def list_runs(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read_results(workdir: pathlib.Path) -> dict[str, dict]:
-    """The entries of ``results.json`` by data set; empty where there are none yet.
-
-    Raises:
-      ConfigError: The file is damaged.
-    """
+    """The entries of ``results.json`` by data set, none where there is no file; ConfigError where it is damaged."""
     path = workdir / RESULTS_FILE
     try:
         results = json.loads(path.read_text()) if path.exists() else {}
@@ -252,8 +220,7 @@ def add_results(
 ) -> None:
     """Adds evaluations at a step to ``results.json``, by their names; entries of later steps stay or are removed.
 
-    Raises:
-      filelock.Timeout: Another process has kept the results locked for a minute.
+    Raises filelock.Timeout where another process has kept the results locked for a minute.
     """
     stop_at = config.evaluation.stop_at_error
     about = {"stop_at_error": stop_at} if stop_at else {}

@@ -10,15 +10,15 @@ import os
 import jax
 from jax import lax
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from lcaps_jax.util.errors import UserError
 
 AXIS = "data"
-# Seconds that all processes wait for each other at the start, and after which a silent process is taken for dead.
-_CONNECT_SECONDS, _SILENCE_SECONDS = 120, 30
-# The share of a device's memory that data may take; the network and its step need the rest.
-_DATA_SHARE = 0.8
+_CONNECT_SECONDS = 120  # that all processes wait for each other at the start
+_SILENCE_SECONDS = 30  # after which a silent process is taken for dead
+_DATA_SHARE = 0.8  # of a device's memory that data may take; the network and its step need the rest
 
 
 class DeviceError(UserError):
@@ -37,17 +37,10 @@ def describe() -> str:
 
 
 def pmap(function: Callable, *, donate_first: bool = False, devices: Sequence[jax.Device] | None = None) -> Callable:
-    """Maps ``function(state, data, batch)`` over all devices.
+    """Maps ``function(state, data, batch)`` over all devices, or over ``devices``, which may be absent while compiling.
 
-    Args:
-      function: Takes replicated ``state`` and ``data`` and a device's share of ``batch``. It must return the same on
-        all devices, which is not checked here (a test does it): reduce the results with ``mean``, ``total`` or
-        ``gather``.
-      donate_first: Whether ``state`` may be overwritten.
-      devices: Devices to map over, which need not be at hand to compile for them; None for all devices.
-
-    Returns:
-      A function of state, data, and the local devices' batches with a leading device axis, as ``shard`` makes them.
+    State and data are replicated, and ``donate_first`` lets the state be overwritten; batches are as ``shard`` makes
+    them. The function must return the same on all devices, by ``mean``, ``total`` or ``gather``; only a test checks it.
     """
     donate = (0,) if donate_first else ()
     return jax.pmap(
@@ -91,8 +84,8 @@ def shard(batches: np.ndarray) -> np.ndarray:
     return by_device[[places[device] for device in jax.local_devices()]]
 
 
-def _replicated(devices: Sequence[jax.Device]) -> jax.sharding.NamedSharding:
-    return jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), (AXIS,)), jax.sharding.PartitionSpec())
+def _replicated(devices: Sequence[jax.Device]) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
 
 
 def replicate(tree):
@@ -132,9 +125,7 @@ def _moved(tree, devices: Sequence[jax.Device]):
 
 def any_process(flag: bool) -> bool:
     """Whether ``flag`` is set on any process, so that all take the same branch."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.array(flag)).any())
+    return flag if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def wait_for_all(name: str) -> None:
@@ -150,25 +141,20 @@ def check_fits(nbytes: int, what: str) -> None:
         if limit is None:  # a CPU: its devices share the machine's memory
             limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
         if nbytes > _DATA_SHARE * limit:
-            raise DeviceError(
-                f"{what} takes {nbytes / 2**30:.1f} GiB, which does not fit beside the network in the "
-                f"{limit / 2**30:.1f} GiB of {device.device_kind}: use a smaller image_size or a smaller set."
-            )
+            needed, there = f"{nbytes / 2**30:.1f} GiB", f"{limit / 2**30:.1f} GiB of {device.device_kind}"
+            raise DeviceError(f"{what} takes {needed}, and must fit beside the network into {there}; use less data.")
 
 
 def connect(
     coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Makes this process, number ``process_id`` from 0, one of several that train together.
+    """Makes this process, number ``process_id`` from 0, one of several that train together, or raises DeviceError.
 
     Call it after ``process.prepare`` and before anything else. Give all three arguments or none: on TPU pods, under
     Slurm and under Open MPI, JAX finds them itself.
-
-    Raises:
-      DeviceError: The values are impossible, or the other processes cannot be reached.
     """
     given = [value is not None for value in (coordinator_address, num_processes, process_id)]
-    if any(given) and not all(given):
+    if any(given) != all(given):
         raise DeviceError("coordinator_address, num_processes, process_id: give all three, or none of them.")
     if num_processes is not None and not 0 <= process_id < num_processes:
         raise DeviceError(f"process_id={process_id}: must be 0 to {num_processes - 1}, one less than num_processes.")
@@ -178,7 +164,5 @@ def connect(
             heartbeat_timeout_seconds=_SILENCE_SECONDS, shutdown_timeout_seconds=_SILENCE_SECONDS,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
-        raise DeviceError(
-            f"The processes could not be connected ({str(error).splitlines()[0]}). Outside TPU pods, Slurm and "
-            "Open MPI give coordinator_address=HOST:PORT, num_processes and process_id."
-        ) from None
+        needed = "Outside TPU pods, Slurm and Open MPI, give coordinator_address, num_processes and process_id."
+        raise DeviceError(f"The processes could not be connected ({str(error).splitlines()[0]}). {needed}") from None

@@ -9,8 +9,7 @@ import filelock
 
 from lcaps_jax.util.process import say
 
-# The ending of a file's name while the file is being written.
-PARTIAL = ".partial"
+PARTIAL = ".partial"  # ending of a file's name while the file is being written
 
 
 def write_whole(path: pathlib.Path, content: str | bytes) -> None:
@@ -29,22 +28,14 @@ def write_json(path: pathlib.Path, value, indent: int | None = 2) -> None:
 def locked(path: pathlib.Path, *, seconds: float = 0.0) -> Iterator[None]:
     """Holds the lock of a file, which is created if needed; a killed process leaves no lock behind.
 
-    Some file systems, such as Lustre and NFS as they are often mounted, have no locks. There it says so and goes on.
-
-    Args:
-      path: File that stands for the lock.
-      seconds: Seconds to wait for another process that holds the lock.
-
-    Raises:
-      filelock.Timeout: Another process still holds the lock.
+    If another process holds it for more than ``seconds``, filelock.Timeout is raised. Some file systems, such as Lustre
+    and NFS as they are often mounted, have no locks; there a line says so, and work goes on.
     """
     lock = filelock.FileLock(path, timeout=seconds)
     try:
         lock.acquire()
-    except filelock.Timeout:
-        raise
     except (OSError, NotImplementedError) as error:
-        if not path.parent.is_dir():
+        if isinstance(error, filelock.Timeout) or not path.parent.is_dir():
             raise
         say(f"{path.parent} has no locks ({error}): make sure that no other process works in this folder.")
     try:

@@ -4,38 +4,30 @@ A setting is declared where it is used, with its default, help and limits. From 
 flat dictionaries (for flags and JSON) and builds the tree again from them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 import dataclasses
 import math
+import operator
 from typing import Any
 
 from lcaps_jax.util.errors import ConfigError
 
 _LARGEST = 2**31 - 1  # JAX counts in 32 bits
+_LIMITS = {
+    "minimum": ("at least", operator.ge), "maximum": ("at most", operator.le),
+    "above": ("above", operator.gt), "below": ("below", operator.lt),
+}  # fmt: skip
 
 
 def setting(
-    default,
-    help_: str,
-    *,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: tuple[str, ...] = (),
-    may_change: bool = False,
-):
-    """Declares a field that a flag of the same name can set.
+    default, help_: str, *, minimum: float | None = None, maximum: float | None = None, above: float | None = None,
+    below: float | None = None, choices: tuple[str, ...] = (), may_change: bool = False,
+):  # fmt: skip
+    """Declares a field that a flag of the same name, with this help, can set.
 
-    Args:
-      default: Default, which also gives the type: bool, int, float, str, or tuple of str.
-      help_: Help of the flag.
-      minimum: Smallest value accepted.
-      maximum: Largest value accepted; for integers 2^31 - 1 unless given.
-      above: Value that must be exceeded.
-      below: Value that must not be reached.
-      choices: Strings accepted; empty accepts all.
-      may_change: Whether a continued run may have another value than it was begun with.
+    The default also gives the type: bool, int, float, str, or tuple of str. Accepted are values from ``minimum`` to
+    ``maximum`` (by default 2^31 - 1 for integers), ``above`` and ``below`` the limits of those names, and where there
+    are ``choices`` only those. ``may_change`` lets a continued run have another value than it was begun with.
     """
     limits = {"minimum": minimum, "maximum": maximum, "above": above, "below": below, "choices": choices}
     return dataclasses.field(default=default, metadata={"help": help_, "may_change": may_change, **limits})
@@ -44,16 +36,13 @@ def setting(
 def part(options: Mapping[str, Any] | type, help_: str = "", *, flag: str | None = None, default: str | None = None):
     """Declares a field that holds another object: a nested group of settings, or one of several by a flag.
 
-    Args:
-      options: Class of the nested object; or the classes and values to choose from, by their names on the command line.
-      help_: Help of the flag that chooses.
-      flag: Name of that flag; by default the field's own.
-      default: Name of the default option; by default the first.
+    ``options`` is the class of the nested object; or the classes and values to choose from, by their names on the
+    command line, by a flag with the name ``flag`` (by default the field's) and ``default`` (by default the first).
     """
     if not isinstance(options, Mapping):
         return dataclasses.field(default_factory=options, metadata={"part": options})
-    chosen = options[default or next(iter(options))]
-    metadata = {"options": options, "help": help_, "flag": flag, "default": default or next(iter(options))}
+    default = default or next(iter(options))
+    chosen, metadata = options[default], {"options": options, "help": help_, "flag": flag, "default": default}
     if isinstance(chosen, type):
         return dataclasses.field(default_factory=chosen, metadata=metadata)
     return dataclasses.field(default=chosen, metadata=metadata)
@@ -86,19 +75,11 @@ class Setting:
             return None
         if not math.isfinite(value):
             return "a finite number"
-        for name, words, fits in _LIMITS:
+        for name, (words, fits) in _LIMITS.items():
             limit = _LARGEST if name == "maximum" and kind is int and limits[name] is None else limits[name]
             if limit is not None and not fits(value, limit):
                 return f"{words} {limit}"
         return None
-
-
-_LIMITS: tuple[tuple[str, str, Callable[[float, float], bool]], ...] = (
-    ("minimum", "at least", lambda value, limit: value >= limit),
-    ("maximum", "at most", lambda value, limit: value <= limit),
-    ("above", "above", lambda value, limit: value > limit),
-    ("below", "below", lambda value, limit: value < limit),
-)
 
 
 def declared(cls: type) -> Iterator[Setting]:
@@ -107,8 +88,7 @@ def declared(cls: type) -> Iterator[Setting]:
         if "part" in field.metadata:
             yield from declared(field.metadata["part"])
         elif options := field.metadata.get("options"):
-            limits = dict.fromkeys(("minimum", "maximum", "above", "below"))
-            metadata = {"choices": tuple(options), "may_change": False, **limits, **field.metadata}
+            metadata = {"choices": tuple(options), "may_change": False, **dict.fromkeys(_LIMITS), **field.metadata}
             yield Setting(field.metadata["flag"] or field.name, field.metadata["default"], metadata, cls)
             for option in options.values():
                 if isinstance(option, type):

@@ -188,14 +188,15 @@ def perturbations(model: Model, images: np.ndarray, label: int) -> Figure:
     poses[np.arange(dims), :, label, np.arange(dims)] += _OFFSETS
     poses = poses.reshape(-1, *output.pose.shape[1:])
     decoded = style.as_uint8(model.network.decode(model.params, poses, np.full(len(poses), label), shape))
-    height, width, channels = shape
-    tiles = decoded.reshape(dims, count, *shape).swapaxes(1, 2).reshape(dims * height, count * width, channels)
+    decoded = np.pad(decoded, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255)  # white lines between the images
+    _, height, width, channels = decoded.shape
+    tiles = decoded.reshape(dims, count, *decoded.shape[1:]).swapaxes(1, 2)
+    tiles = tiles.reshape(dims * height, count * width, channels)
     figure = Figure(figsize=(0.6 * count, 0.62 * dims), layout="constrained")
     axes = figure.subplots()
     style.show_image(axes, tiles)
     axes.axis("on")
-    axes.set_xticks((np.arange(count) + 0.5) * width, [f"{offset:+.2f}" for offset in _OFFSETS], fontsize=7)
-    axes.set_yticks((np.arange(dims) + 0.5) * height, list(map(str, range(1, dims + 1))), fontsize=7)
-    title = f"{style.plain(model.class_names[label])}: the {dims} dimensions of its pose (rows), changed (columns)"
-    axes.set_title(title, fontsize=9)
+    axes.set_xticks((np.arange(count) + 0.5) * width - 0.5, [f"{offset:+.2f}" for offset in _OFFSETS], fontsize=7)
+    axes.set_yticks((np.arange(dims) + 0.5) * height - 0.5, list(map(str, range(1, dims + 1))), fontsize=7)
+    axes.set_title(f"{style.plain(model.class_names[label])}: dimensions of its pose (rows), changed (columns)")
     return figure

@@ -34,10 +34,7 @@ def errors(model: Model, split: Split, kinds: Sequence[str] = KINDS) -> Curves:
 
 
 def error_curves(curves: Mapping[str, Curves], classes: Collection[int]) -> Figure:
-    """Error in percent against each kind of transformation, of networks by name, as ``errors`` measures it.
-
-    The numbers of their ``classes`` tell the errors of guessing.
-    """
+    """Curves of networks by name, as ``errors`` measures them; numbers of ``classes`` tell the errors of guessing."""
     kinds = list(next(iter(curves.values())))
     columns = 1 if len(kinds) == 1 else 2 if len(kinds) <= 4 else 3
     rows = -(-len(kinds) // columns)

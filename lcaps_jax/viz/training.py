@@ -53,15 +53,14 @@ def write_figures(
         if evaluation.primary_activity is not None:
             save(activity_profile(evaluation, name), "activity", name)
         save(worst_mistakes(evaluation, splits[name], names, name), "mistakes", name)
-        shown = splits[name].take(np.arange(min(_EXAMPLES, len(splits[name]))))
+        shown = splits[name].take(np.arange(len(splits[name]))[:_EXAMPLES])
         output = model(shown.images)
         if isinstance(output, LadderCapsNetOutput):
             figure = capsules.kept_capsules(shown, output, model.geometry, names, name)
             save(figure, "capsules", name, capsules.describe(shown, output, model.geometry))
         if isinstance(output, CapsNetOutput) and output.reconstruction is not None:
             save(capsules.reconstructions(shown, output, names, name), "reconstructions", name)
-            figure = capsules.perturbations(model, shown.images[:1], int(shown.labels[0]))
-            save(figure, "perturbations", name)
+            save(capsules.perturbations(model, shown.images[:1], int(shown.labels[0])), "perturbations", name)
 
 
 def training_curve(lines: Sequence[dict], classes: int) -> Figure:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcaps_jax.nn import NETWORKS, Preprocessed, build_network, released
-from lcaps_jax.nn.ladder import LadderLayer
+from lcaps_jax.nn import NETWORKS, Preprocessed, build_network
+from lcaps_jax.nn.ladder import RELEASED_CHOICES, LadderLayer
 from lcaps_jax.nn.layers import PrimaryCapsules
 from lcaps_jax.nn.preprocess import AffineFrame
 from lcaps_jax.ops import capsules
@@ -236,7 +236,7 @@ def test_convnet_against_lax_and_its_dropout():
 
 def test_each_choice_of_the_released_graph_changes_the_output():
     images, labels = jax.random.uniform(jax.random.key(1), (2, 28, 28, 1)), jnp.array([0, 2])
-    assert _ladder(**released.CHOICES) == _ladder(preset="released")
+    assert _ladder(**RELEASED_CHOICES) == _ladder(preset="released")
     wide, whole, paper = (
         jax.eval_shape(_ladder(**settings).init, jax.random.key(0), images)
         for settings in ({"ascending_widths": True}, {"preset": "released"}, {})

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from lcaps_jax.nn import build_network
-from lcaps_jax.nn.released import params_from_released
 from lcaps_jax.ops import capsules
 import reference
 
@@ -15,7 +14,7 @@ import reference
 def released(request):
     """Golden data, parameters, loss function and the network's output for one K."""
     stored = reference.load(f"released_K{request.param}_seed0.npz")
-    params = params_from_released(reference.released_variables(stored))
+    params = reference.params_from_released(reference.released_variables(stored))
     model = build_network(k=request.param, preset="released")
     images = jnp.asarray(stored["images"][..., None] / np.float32(255))
     labels = jnp.asarray(stored["labels"], jnp.int32)
@@ -91,4 +90,4 @@ def _tensorflow_adam(params, loss_and_grad, steps, rate=1e-3, beta1=0.9, beta2=0
 
 def test_a_missing_variable_is_named():
     with pytest.raises(ValueError, match="Weight_construction0/l1/weight.* is missing"):
-        params_from_released({"Conv1_layer/Conv/biases": np.zeros(256)})
+        reference.params_from_released({"Conv1_layer/Conv/biases": np.zeros(256)})

@@ -106,14 +106,10 @@ def test_the_previous_state_stays_where_the_newest_is_not_what_was_saved(tmp_pat
     assert _reader(tmp_path).steps() == [2]
 
 
-def test_a_step_is_not_saved_twice(tmp_path):
-    _save(tmp_path, 3)
-    with pytest.raises(CheckpointError, match="3"):
-        Checkpoints(tmp_path).save(3, _state())
-
-
-def test_a_full_disk_is_an_error_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_step_that_is_there_and_a_full_disk_are_errors_before_anything_is_written(tmp_path, monkeypatch):
     _save(tmp_path, 1)
+    with pytest.raises(CheckpointError, match="1"):
+        Checkpoints(tmp_path).save(1, _state())
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(CheckpointError, match=str(tmp_path)):

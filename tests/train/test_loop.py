@@ -12,9 +12,9 @@ import pytest
 from lcaps_jax.data import augment
 from lcaps_jax.nn import Preprocessed
 from lcaps_jax.train import loop, steps
-from lcaps_jax.train.checkpoint import BEST, LAST, CheckpointError, Checkpoints
+from lcaps_jax.train.checkpoint import BEST, LAST, Checkpoints
 from lcaps_jax.train.log import DivergenceError, read_metrics
-from lcaps_jax.train.stop import Stopped
+from lcaps_jax.train.loop import Stopped
 import workloads
 
 
@@ -172,20 +172,6 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
     with pytest.raises(DivergenceError, match="step 5"):
         _fit(tmp_path)
     assert _reader(tmp_path).steps() == []
-
-
-def test_a_run_whose_last_state_cannot_be_read_back_is_not_called_saved(tmp_path, monkeypatch):
-    def save(self, step, state, kind=LAST, original=Checkpoints.save):
-        original(self, step, state, kind)
-        self.wait()
-        if step == 10:
-            for path in (tmp_path / "checkpoints" / kind / "10").rglob("*"):
-                if path.is_file():
-                    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-    monkeypatch.setattr(Checkpoints, "save", save)
-    with pytest.raises(CheckpointError, match="step 10 .*step 5"):
-        _fit(tmp_path)
 
 
 @pytest.mark.parametrize("frame, shift", [("none", 3), ("affine", 0)])

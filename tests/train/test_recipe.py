@@ -11,23 +11,14 @@ def _schedule(images, given, devices=1):
     return tuple(settings[name] for name in ("batch_size", "epochs", "decay_steps", "eval_every"))
 
 
-@pytest.mark.parametrize(
-    "images, given, expected",
-    [
-        (60_000, {}, (100, 10, 1000, 1)),
-        (8_000, {}, (100, 10, 1000, 1)),
-        (5_000, {}, (100, 10, 1000, 1)),
-        (60_000, {"epochs": 100}, (100, 100, 1000, 1)),
-        # Small sets: 800 steps, over which the learning rate decays twenty times.
-        (4_999, {}, (100, 17, 41, 1)),
-        (1_000, {}, (50, 40, 40, 2)),
-        (144, {}, (20, 115, 40, 5)),
-        (144, {"epochs": 10}, (20, 10, 40, 1)),
-        (144, {"batch_size": 72}, (72, 400, 40, 20)),
-        (31, {}, (20, 800, 40, 40)),
-        (144, {"decay_steps": 5, "eval_every": 3}, (20, 115, 5, 3)),
-    ],
-)
+@pytest.mark.parametrize("images, given, expected", [
+    (60_000, {}, (100, 10, 1000, 1)), (8_000, {}, (100, 10, 1000, 1)), (5_000, {}, (100, 10, 1000, 1)),
+    (60_000, {"epochs": 100}, (100, 100, 1000, 1)),
+    # Small sets: 800 steps, over which the learning rate decays twenty times.
+    (4_999, {}, (100, 17, 41, 1)), (1_000, {}, (50, 40, 40, 2)), (144, {}, (20, 115, 40, 5)),
+    (31, {}, (20, 800, 40, 40)), (144, {"epochs": 10}, (20, 10, 40, 1)), (144, {"batch_size": 72}, (72, 400, 40, 20)),
+    (144, {"decay_steps": 5, "eval_every": 3}, (20, 115, 5, 3)),
+])  # fmt: skip
 def test_batch_epochs_decay_and_evaluations_follow_from_the_number_of_images(images, given, expected):
     assert _schedule(images, given) == expected
 
@@ -51,19 +42,13 @@ _SMALL_LADDER = {**_SMALL, "ladder": "per_capsule", "pruning": "top_k_per_type"}
 _PAPER = {"preset": "paper", "filters": 256, "capsule_types": 32, "k": 70, "ladder": "generated", "pruning": "top_k"}
 
 
-@pytest.mark.parametrize(
-    "given, image_size, expected",
-    [
-        ({}, 32, {**_SMALL_LADDER, "k": 192}),  # a fifth of 8x8 positions, of each of 16 types
-        ({"frame": "affine"}, 100, {**_SMALL_LADDER, "k": 112}),  # of 6x6 positions of 28 pixels
-        ({}, 18, {**_SMALL_LADDER, "k": 16}),
-        ({"model": "capsnet"}, 32, _SMALL),
-        ({"model": "cnn"}, 32, {"preset": "small", "filters": 32}),
-        ({"preset": "small", "k": 32}, 32, {**_SMALL_LADDER, "k": 32}),
-        ({"seed": 1}, 18, {**_SMALL_LADDER, "k": 16}),
-        ({"dataset": "sample", "preset": "small"}, 32, {**_SMALL_LADDER, "k": 192}),
-    ],
-)
+@pytest.mark.parametrize("given, image_size, expected", [
+    ({}, 32, {**_SMALL_LADDER, "k": 192}),  # a fifth of 8x8 positions, of each of 16 types
+    ({"frame": "affine"}, 100, {**_SMALL_LADDER, "k": 112}),  # of 6x6 positions of 28 pixels
+    ({"seed": 1}, 18, {**_SMALL_LADDER, "k": 16}), ({"preset": "small", "k": 32}, 32, {**_SMALL_LADDER, "k": 32}),
+    ({"model": "capsnet"}, 32, _SMALL), ({"model": "cnn"}, 32, {"preset": "small", "filters": 32}),
+    ({"dataset": "sample", "preset": "small"}, 32, {**_SMALL_LADDER, "k": 192}),
+])  # fmt: skip
 def test_few_images_of_your_own_get_small_layers(given, image_size, expected):
     config, _ = resolve({"dataset": "folder", **given}, Facts(given.get("dataset", "folder"), 4_999, image_size), 10)
     assert expected.items() <= config.settings.items()

@@ -71,17 +71,6 @@ def test_validation_images_are_those_of_the_set_or_held_out(tmp_path, capsys, be
     assert "not used" in capsys.readouterr().out
 
 
-def test_a_run_goes_on_with_other_files_of_the_same_images(tmp_path, begin):
-    root = _folder(tmp_path / "animals", "train", "test")
-    given = {"dataset": "folder", "data_dir": str(root)}
-    begin("run", **given)
-    (root / "train" / "dog" / "1.png").rename(root / "train" / "dog" / "renamed.png")
-    assert len(begin("run", **given)[0].sessions) == 2
-    Image.fromarray(np.zeros((28, 28), np.uint8)).save(root / "train" / "dog" / "renamed.png")
-    with pytest.raises(ConfigError, match="workdir=.*dog"):
-        command.train(given, tmp_path / "run")
-
-
 def test_test_images_get_the_channels_of_the_network(tmp_path, capsys):
     config = workloads.tiny_config()
     coloured = load_test_set("sample", config, _DIGITS, 3)
@@ -114,14 +103,6 @@ def test_inverted_images_are_a_result_of_their_own(tmp_path):
     assert entry == f"folder of {paper} (inverted)"
     with pytest.raises(DataError, match="affnist"):
         load_test_set("affnist", workloads.tiny_config(image_size=40), _DIGITS, 1, invert=True)
-
-
-def test_an_evaluation_that_training_has_overtaken_changes_nothing(tmp_path, capsys):
-    results = {"sample": {"error": 5.0, "count": 2000, "ci95": [4.0, 6.0], "step": 160}}
-    folders.write_json(tmp_path / "results.json", results)
-    assert evaluate_model(workloads.untrained_model(step=80), ["sample"], tmp_path)["sample"].count == 2000
-    assert folders.read_results(tmp_path) == results and "sample" in capsys.readouterr().out
-    assert not list(tmp_path.glob("figures/*sample*"))
 
 
 def test_test_sets_on_another_background_are_pointed_out(capsys):

@@ -4,14 +4,14 @@ import signal
 
 import pytest
 
-from lcaps_jax.train.stop import StopSignals
+from lcaps_jax.train.loop import StopSignals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_noted_and_the_handlers_come_back(number):
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
     with StopSignals() as stop:
-        assert not stop.wanted()
+        assert not stop.wanted() and stop.stopped(1, 2).signal == signal.SIGTERM  # as where another process stops
         signal.raise_signal(number)
         assert stop.wanted()
         stopped = stop.stopped(7, 20)
@@ -29,8 +29,3 @@ def test_a_second_signal_acts_at_once():
             assert stop.wanted()
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def test_a_run_that_another_process_stops_names_the_usual_signal():
-    with StopSignals() as stop:
-        assert stop.stopped(1, 2).signal == signal.SIGTERM

@@ -42,28 +42,6 @@ def test_a_shift_is_to_the_right():
     np.testing.assert_array_equal(moved[:, :, :2], 0)
 
 
-def test_each_image_of_a_row_has_its_own_frame():
-    images = np.zeros((3, 28, 28, 1), np.float32)
-    for i, image in enumerate(images):
-        image[5:15, 4 + 5 * i : 8 + 5 * i] = 1
-    figure = transforms.in_frames(images, workloads.untrained_model(frame="affine")(images), ["a", "b", "c"])
-    middles = [patch.get_xy()[:4].mean(axis=0) for axes in figure.axes for patch in axes.patches]
-    np.testing.assert_allclose(middles, [(5.5 + 5 * i, 9.5) for i in range(3)], atol=1e-3)
-    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c"]
-
-
-def test_poses_are_marked_right_or_wrong_and_framed():
-    images = workloads.random_split(2, size=28).images
-    output = workloads.untrained_model(frame="affine")(images)
-    activities = {"plain": np.eye(3)[[2, 0]], "framed": np.eye(3)[[2, 2]]}
-    errors = {"plain": [12.5, 40], "framed": [1, 2]}
-    figure = transforms.poses(images, output, activities, errors, ["up", "down"], label=2)
-    predictions = [(axes.texts[0].get_text()[0], axes.texts[0].get_color()) for axes in figure.axes]
-    assert predictions == [("2", style.TRUE), ("0", style.WRONG), ("2", style.TRUE), ("2", style.TRUE)]
-    assert [axes.texts[1].get_text()[:4] for axes in figure.axes] == ["12.5", "40.0", "1.0 ", "2.0 "]
-    assert [sum(isinstance(patch, Polygon) for patch in axes.patches) for axes in figure.axes] == [1, 1, 0, 0]
-
-
 @pytest.mark.parametrize("model", NETWORKS)
 def test_every_network_s_frame_is_drawn_over_a_single_image(model):
     images = np.zeros((1, 28, 28, 1), np.uint8)

@@ -23,7 +23,7 @@ def pixel_phases(x: jax.Array, rows: int, columns: int, stride: int) -> jax.Arra
     height, width = rows * stride, columns * stride
     x = x[:, :height, :width]
     x = jnp.pad(x, ((0, 0), (0, height - x.shape[1]), (0, width - x.shape[2]), (0, 0)))
-    return x.reshape(len(x), rows, stride, columns, stride, -1)
+    return x.reshape(x.shape[0], rows, stride, columns, stride, x.shape[3])
 
 
 def polyphase_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -40,7 +40,7 @@ def polyphase_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     taps = len(kernel)
     if stride > 1:
         n_y, n_x = rows + taps - 1, columns + taps - 1  # places that outputs see
-        x = pixel_phases(x, n_y, n_x, stride).transpose(0, 1, 3, 2, 4, 5).reshape(len(x), n_y, n_x, -1)
+        x = pixel_phases(x, n_y, n_x, stride).transpose(0, 1, 3, 2, 4, 5).reshape(x.shape[0], n_y, n_x, -1)
     group = max(1, rows * columns // taps)
     y = None
     for first in range(0, taps, group):
