@@ -28,7 +28,6 @@ import numpy as np
 
 from benchmarks import timing
 from lcaps_jax.nn import NETWORKS
-from lcaps_jax.ops.precision import HIGHEST
 from lcaps_jax.train.config import Config
 from lcaps_jax.train.evaluate import make_eval_steps
 from lcaps_jax.train.steps import Batches, TrainData, init_state, make_train_steps
@@ -53,7 +52,7 @@ class Case:
     model: str = "lcapsnet"
     image_size: int = 28
     dtype: str = "float32"
-    matmul_precision: str = HIGHEST
+    matmul_precision: str = "highest"
     step: str = TRAIN
     settings: tuple[tuple[str, Any], ...] = ()
 

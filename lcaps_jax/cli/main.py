@@ -17,8 +17,6 @@ from lcaps_jax.util.errors import ConfigError, UserError
 
 _PATHS = ("workdir", "data_dir", "images", "report", "output_dir", "export")  # flags, whichever the entry point
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Nearly always the path that was given is at fault.
-_BAD_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 def _connect(values: flags.FlagValues) -> None:
@@ -76,11 +74,8 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            sys.exit(f"Error: {error}. What was saved before stays; once there is room, the same command continues.")
-        if error.errno in _BAD_PATH:
-            sys.exit(f"Error: {error}.")
-        raise
+        rest = " What was saved before stays; once there is room, the same command continues."
+        sys.exit(f"Error: {error}.{rest if error.errno in _NO_ROOM else ''}")
     except jax.errors.JaxRuntimeError as error:
         _end_on(error)
     except Stopped as stop:

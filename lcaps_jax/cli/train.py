@@ -83,9 +83,10 @@ def train(given: Mapping[str, Any], workdir: str | pathlib.Path) -> None:
 
 
 def _with_paths(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with an absolute data_dir, and the data set ``folder`` where a data_dir of images stands alone."""
-    given = dict(given)
-    data_dir = given.get("data_dir")
+    """The settings with absolute paths, and the data set ``folder`` where a data_dir of images stands alone."""
+    given, data_dir = dict(given), given.get("data_dir")
+    if ".py:" in given.get("model", ""):
+        given["model"] = str(pathlib.Path(given["model"]).absolute())
     if not data_dir:
         return given
     if given.get("dataset", "sample") == "sample":

@@ -105,7 +105,10 @@ class Network(nn.Module):
         return None
 
     def decode(self, params: dict, poses: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Images ``[M, *shape]`` in [0, 1] that a decoder draws of poses ``[M, J, D]`` of classes ``[M]``; None without one."""
+        """Images ``[M, *shape]`` in [0, 1] that the decoder draws of poses ``[M, J, D]`` of the classes ``[M]``.
+
+        None for a network without a decoder.
+        """
         del params, poses, labels, shape
         return None
 

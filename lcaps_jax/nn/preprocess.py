@@ -139,11 +139,11 @@ class Preprocessed(Network):
 
 
 def combined(activity: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Activities at each angle, ``[A, B, J]``, to combined ones in [0, 1], ``[B, J]``, and the best angle, ``[B]``.
+    """Activities at each angle, ``[A, B, J]``, to combined ones in [0, 1], ``[B, J]``, and best angles, ``[B]``.
 
     A class that stands out at one angle is worth more than one that is active beside others. So activities are divided
-    by their sum over the classes, and the angles are combined by a power mean, which lies between mean and maximum. At
-    the best angle the predicted class stands out most.
+    by their sum over the classes, and the angles are combined by a power mean, which lies between mean and maximum. The
+    best angle, as an index, is that at which the predicted class stands out most.
     """
     total = jnp.sum(activity, axis=-1, keepdims=True)
     share = activity / jnp.where(total == 0, 1.0, total)

@@ -10,8 +10,6 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-HIGHEST = "highest"
-
 
 def matmul_precision() -> lax.Precision | None:
     """Precision of a product: the highest, or None (JAX decides) inside ``jax.default_matmul_precision``."""

@@ -125,7 +125,7 @@ def continued(stored: Stored, given: Mapping[str, Any], workdir: pathlib.Path) -
     known = declared_settings()
     for name, value in given.items():
         before = stored.settings.get(name)
-        begun = f"{name}={value}: the run in {workdir} was started with {before}"
+        begun = f"{name}={value}: the run in {workdir} was started with {name}={before}"
         if value != before and not known[name][0].metadata["may_change"]:
             raise ConfigError(f"{begun}, and what is computed would change. Keep that, or give another workdir.")
         if name == "epochs" and value < before:

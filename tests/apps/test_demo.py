@@ -12,7 +12,6 @@ import pytest
 
 from lcaps_jax.apps import demo
 from lcaps_jax.data import Brightness, DataError, image_io
-from lcaps_jax.infer.model import Model
 from lcaps_jax.nn.outputs import Output
 from lcaps_jax.util.errors import ConfigError
 from lcaps_jax.viz import style
@@ -131,9 +130,3 @@ def test_an_address_or_a_run_that_cannot_be_used_ends_the_demo_with_one_line(mon
     monkeypatch.setattr(demo, "page", mock.Mock(**{"return_value.launch.side_effect": error}))
     with pytest.raises(SystemExit, match=said):
         demo.main([])
-
-
-def test_the_page_can_be_built():
-    gradio = pytest.importorskip("gradio", reason="Gradio is not installed")
-    models: dict[str, Model] = {"one": workloads.untrained_model(), "other": workloads.untrained_model(model="cnn")}
-    assert isinstance(demo.page(models), gradio.Blocks)

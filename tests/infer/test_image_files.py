@@ -16,7 +16,7 @@ from lcaps_jax.data import DataError, brightness
 from lcaps_jax.infer import image_files
 from lcaps_jax.ops import frames
 from lcaps_jax.util.process import say
-from lcaps_jax.viz import transforms
+from lcaps_jax.viz import style, transforms
 import workloads
 
 
@@ -48,10 +48,6 @@ def test_the_frame_is_given_where_the_network_uses_one(tmp_path):
     assert empty.line() != empty.line().removesuffix("(the image is empty)")
 
 
-def _corners(frame):
-    return np.asarray(frames.outline(frame, 28))
-
-
 @pytest.mark.parametrize("shape", [(90, 60), (40, 200), (20, 24)])
 @pytest.mark.parametrize("centre", [False, True])
 def test_the_frame_is_given_in_the_pixels_of_the_file(tmp_path, shape, centre):
@@ -65,7 +61,8 @@ def test_the_frame_is_given_in_the_pixels_of_the_file(tmp_path, shape, centre):
     middle = [(side.start + side.stop - 1) / 2 for side in (rows, columns)]
     np.testing.assert_allclose(found.frame.centre, middle, atol=0.02 * max(shape))
     seen = jax.tree.map(lambda x: x[0], found.output.view.frame)
-    scale = (_corners(found.frame) - found.frame.centre) / (_corners(seen) - seen.centre)
+    corners, seen_corners = (np.asarray(frames.outline(frame, 28)) - frame.centre for frame in (found.frame, seen))
+    scale = corners / seen_corners
     ink = [np.ptp(np.flatnonzero((found.image[..., 0] > 127).any(axis=axis))) + 1 for axis in (1, 0)]
     sides = [side.stop - side.start for side in (rows, columns)]
     np.testing.assert_allclose(scale * ink, np.broadcast_to(sides, (4, 2)), atol=1.01 * np.max(scale))
@@ -96,8 +93,7 @@ def test_a_file_whose_name_is_not_utf_8_is_named_and_drawn_with_a_caption(tmp_pa
     assert r"/\udce9" in capsys.readouterr().out
     path = transforms.draw_classified(found, model.geometry, tmp_path / "new", 7)
     assert path.parent.name == "new" and path.name.startswith("007_") and len(path.name) < 80
-    with Image.open(path) as picture:
-        caption = picture.text["Description"]
+    caption = style.caption_of(path)
     assert all(part in caption for part in (r"\udce9", found.label, *transforms.seen_caption(found.output)))
 
 
@@ -124,7 +120,7 @@ def test_programs_get_one_record_a_file(tmp_path):
     assert list(records[0]["activity"]) == list(model.class_names)
     text = "\n".join(text for text, _ in image_files.formatted(found, "csv"))
     rows = list(csv.DictReader(text.splitlines()))
-    assert [row["file"] for row in rows] == [record["file"] for record in records]
+    assert [row["file"] for row in rows] == [str(each.file) for each in found]
     assert [float(row["activity_ä"]) for row in rows] == [record["activity"]["ä"] for record in records]
     assert rows[0]["label"] == records[0]["label"] and rows[0]["frame_row"] == "9.5"
     matrix = [float(rows[0][f"frame_matrix_{i}_{j}"]) for i in (0, 1) for j in (0, 1)]
@@ -136,10 +132,9 @@ def test_no_spreadsheet_runs_a_name_as_a_formula(tmp_path, monkeypatch, first):
     monkeypatch.chdir(tmp_path)
     file = _file(pathlib.Path(), f"{first}1.png")
     model = workloads.untrained_model(class_names=[f"{first}{i}" for i in range(10)])
-    found = list(image_files.classify(model, [file]))
-    ((text, _),) = image_files.formatted(found, "csv")
+    ((text, found),) = image_files.formatted(image_files.classify(model, [file]), "csv")
     (row,) = csv.DictReader(text.splitlines())
-    assert row["file"] == f"'{first}1.png" and row["label"] == f"'{found[0].label}"
+    assert row["file"] == f"'{first}1.png" and row["label"] == f"'{found.label}"
     assert all(float(value) >= 0 for name, value in row.items() if name.startswith("activity_"))  # numbers stay
 
 
