@@ -33,14 +33,6 @@ _BATCHES = (32, 256, 1024)
 _SMALL = {"filters": 8, "capsule_types": 2, "capsule_dim": 4, "pose_dim": 4}
 _TOLERANCE = 1e-3  # of a difference from the CPU's, by the largest number in the array
 
-_SECONDS = flags.DEFINE_float("seconds", 330, "Seconds for the check and the times; 0 for neither.", lower_bound=0)
-_MINUTES = flags.DEFINE_float("minutes", 0, "Minutes for training after that.", lower_bound=0)
-_AT_ONCE = flags.DEFINE_integer("at_once", 1, "Networks to train at once; a TPU trains one.", lower_bound=1)
-_WORKDIR = flags.DEFINE_string("workdir", "runs/device", "Folder of the runs.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of prepared TensorFlow Datasets. Default: their own.")
-_TINY = flags.DEFINE_boolean("tiny", False, "Do everything with tiny networks, to try the benchmark itself.")
-_OUTPUT = flags.DEFINE_string("output", "benchmarks/results/device.json", "JSON file to write.")
-
 
 def difference_from_cpu(settings: dict) -> float:
     """Largest difference of a network's loss and gradients from the CPU's, by the largest number in the array."""
@@ -116,19 +108,29 @@ def _train(folder: pathlib.Path, data_dir: str, tiny: bool, name: str) -> None:
 
 def main(argv):
     # Processes of their own do the work, because a TPU serves one at a time, and a GPU's memory stays with the first.
-    if _SECONDS.value:
-        spawn, arguments = multiprocessing.get_context("spawn"), (_SECONDS.value, _TINY.value, _OUTPUT.value)
+    if flags.FLAGS.seconds:
+        spawn, arguments = (
+            multiprocessing.get_context("spawn"),
+            (flags.FLAGS.seconds, flags.FLAGS.tiny, flags.FLAGS.output),
+        )
         check = spawn.Process(target=check_and_time, args=arguments)
         check.start()
         check.join()
         if check.exitcode:
             sys.exit(check.exitcode)
-    if _MINUTES.value:
+    if flags.FLAGS.minutes:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several share a GPU
-        folder = pathlib.Path(_WORKDIR.value).absolute()
-        train_one = functools.partial(_train, folder, _DATA_DIR.value, _TINY.value)
-        train_in_time(argv[1:], train_one, _MINUTES.value, _AT_ONCE.value)
+        folder = pathlib.Path(flags.FLAGS.workdir).absolute()
+        train_one = functools.partial(_train, folder, flags.FLAGS.data_dir, flags.FLAGS.tiny)
+        train_in_time(argv[1:], train_one, flags.FLAGS.minutes, flags.FLAGS.at_once)
 
 
 if __name__ == "__main__":
+    flags.DEFINE_float("seconds", 330, "Seconds for the check and the times; 0 for neither.", lower_bound=0)
+    flags.DEFINE_float("minutes", 0, "Minutes for training after that.", lower_bound=0)
+    flags.DEFINE_integer("at_once", 1, "Networks to train at once; a TPU trains one.", lower_bound=1)
+    flags.DEFINE_string("workdir", "runs/device", "Folder of the runs.")
+    flags.DEFINE_string("data_dir", "", "Folder of prepared TensorFlow Datasets. Default: their own.")
+    flags.DEFINE_boolean("tiny", False, "Do everything with tiny networks, to try the benchmark itself.")
+    flags.DEFINE_string("output", "benchmarks/results/device.json", "JSON file to write.")
     app.run(main)

@@ -56,8 +56,8 @@ def draw() -> Figure:
     return figure
 
 
-def _box(axes, x: float, y: float, width: float, height: float, colour, **style) -> None:
-    axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=style.LINE, linewidth=0.8, **style))
+def _box(axes, x: float, y: float, width: float, height: float, colour, **look) -> None:
+    axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, edgecolor=style.LINE, linewidth=0.8, **look))
 
 
 def _grid(axes, x: float, y: float, side: float, chosen: np.ndarray, colours: tuple[str, str]) -> None:
@@ -91,7 +91,7 @@ def _arrows(axes) -> None:
         ((7.05, 1.85), (8.97, 1.85), {"arrowstyle": "<|-|>", "linewidth": 3, "color": style.TRUE}),
     ):
         look = {"arrowstyle": "-|>", "linewidth": 2, "color": style.LINE, "mutation_scale": 16} | look
-        axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, zorder=5, **style))
+        axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, zorder=5, **look))
 
 
 def _words(axes) -> None:

@@ -71,6 +71,7 @@ def test_damaged_results_are_named(tiny_run, tmp_path, content):
         load_run(run)
 
 
+@pytest.mark.slow
 def test_a_training_whose_reader_has_gone_goes_on(tmp_path):
     """As behind ``| head``."""
     command = workloads.command("train.py", tmp_path / "run", {**workloads.TINY, "epochs": 1})

@@ -32,5 +32,5 @@ def test_its_committed_outputs_are_whole():
     outputs = [output for cell in code for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 9
-    assert any(cell.source == "display(Image(plots.NETWORK, width=800))" and cell.outputs for cell in code)
+    assert any(cell.source == "display(Image(NETWORK, width=800))" and cell.outputs for cell in code)
     assert _PATH.stat().st_size < 3_000_000

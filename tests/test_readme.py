@@ -41,6 +41,7 @@ def test_files_and_modules_that_a_page_names_exist(page):
     assert [module for module in set(_MODULE.findall(text)) if not importlib.util.find_spec(module)] == []
 
 
+@pytest.mark.slow
 def test_flags_that_the_pages_give_exist():
     known = {}
     for page in _PAGES:

@@ -11,7 +11,6 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lcaps_jax.nn import layers
 from lcaps_jax.nn.layers import PrimaryCapsules
@@ -94,14 +93,6 @@ class CapsNet(Network):
             coupling=routed.coupling,
             reconstruction=reconstruction,
         )
-
-    def decode(self, params: dict, poses: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Images ``[M, *shape]`` that the decoder, if any, draws of poses ``[M, J, D]`` of classes ``[M]``."""
-        if not self.decoder:
-            return None
-        decoder = Decoder(math.prod(shape), parent=None)  # outside of this network
-        images = decoder.apply({"params": params["decoder"]}, poses, labels)
-        return np.asarray(images).reshape(-1, *shape)
 
     def loss(self, output: CapsNetOutput, labels: jax.Array, images: jax.Array | None = None) -> jax.Array:
         """Margin loss of each example plus 0.0005 times the summed squared error of its reconstruction, ``[B]``."""

@@ -11,7 +11,6 @@ from flax import linen as nn
 from flax import struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lcaps_jax.ops.frames import Frame
 from lcaps_jax.util.errors import ConfigError
@@ -102,14 +101,6 @@ class Network(nn.Module):
     def geometry(self, image_size: int) -> Geometry | None:
         """Grid of primary capsules; None without capsules. Raises ConfigError for images that do not fit."""
         del image_size
-        return None
-
-    def decode(self, params: dict, poses: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Images ``[M, *shape]`` in [0, 1] that the decoder draws of poses ``[M, J, D]`` of the classes ``[M]``.
-
-        None for a network without a decoder.
-        """
-        del params, poses, labels, shape
         return None
 
     @classmethod

@@ -10,7 +10,6 @@ from typing import ClassVar
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lcaps_jax.nn.outputs import Geometry, Network, Output, View
 from lcaps_jax.nn.table import NETWORKS
@@ -84,10 +83,6 @@ class Preprocessed(Network):
     def geometry(self, image_size: int) -> Geometry | None:
         """Grid of primary capsules on what the network sees of images of that size."""
         return self.network.geometry(self.seen_size(image_size))
-
-    def decode(self, params: dict, poses: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Pictures that the network's decoder draws; None for a network without a decoder."""
-        return self.network.decode(params, poses, labels, shape)
 
     def with_rotation_search(self, angles: Sequence[float]) -> "Preprocessed":
         """The same network, which turns each image by each of these angles, in degrees, and combines the activities.

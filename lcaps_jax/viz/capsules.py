@@ -16,7 +16,6 @@ import numpy as np
 
 from lcaps_jax.data.augment import to_unit_range
 from lcaps_jax.data.splits import Split
-from lcaps_jax.infer.model import Model
 from lcaps_jax.nn import Geometry, Output
 from lcaps_jax.nn.outputs import CapsNetOutput, LadderCapsNetOutput
 from lcaps_jax.ops import frames
@@ -28,7 +27,6 @@ _ALIKE = 1 / 2  # share of the kept capsules that images of different classes ha
 _FOLLOWING = 1 / 2  # pixels by which the kept capsules move for each pixel of the object
 _LEAST_SPREAD = 2.0  # root mean square distance, in pixels, of objects from their mean
 _IN_A_ROW = 4  # images, so that they are large enough on a phone too
-_OFFSETS = np.linspace(-0.25, 0.25, 11)  # added to each dimension of a pose, as in Sabour's Figure 4
 
 
 def centres(output: LadderCapsNetOutput, i: int, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
@@ -173,30 +171,4 @@ def reconstructions(split: Split, output: CapsNetOutput, class_names: Sequence[s
         style.write_above(above, (class_names[true], style.TRUE))
         style.write_above(below, (f"as {class_names[predicted]}", style.TRUE if predicted == true else style.WRONG))
     figure.suptitle(f"{style.plain(name)}: images, and reconstructions\nfrom the poses of the predicted classes")
-    return figure
-
-
-def perturbations(model: Model, images: np.ndarray, label: int) -> Figure:
-    """What the decoder draws from the pose of an image as one dimension at a time is changed, a row for each.
-
-    The network needs a decoder; the image is ``[1, I, I, C]``, and the pose is that of the class ``label``.
-    """
-    output, count = model(images), len(_OFFSETS)
-    shape = (images if output.view is None else output.view.picture).shape[1:]
-    dims = output.pose.shape[-1]
-    poses = np.tile(output.pose[:, None], (dims, count, 1, 1))
-    poses[np.arange(dims), :, label, np.arange(dims)] += _OFFSETS
-    poses = poses.reshape(-1, *output.pose.shape[1:])
-    decoded = style.as_uint8(model.network.decode(model.params, poses, np.full(len(poses), label), shape))
-    decoded = np.pad(decoded, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=255)  # white lines between the images
-    _, height, width, channels = decoded.shape
-    tiles = decoded.reshape(dims, count, *decoded.shape[1:]).swapaxes(1, 2)
-    tiles = tiles.reshape(dims * height, count * width, channels)
-    figure = Figure(figsize=(0.6 * count, 0.62 * dims), layout="constrained")
-    axes = figure.subplots()
-    style.show_image(axes, tiles)
-    axes.axis("on")
-    axes.set_xticks((np.arange(count) + 0.5) * width - 0.5, [f"{offset:+.2f}" for offset in _OFFSETS], fontsize=7)
-    axes.set_yticks((np.arange(dims) + 0.5) * height - 0.5, list(map(str, range(1, dims + 1))), fontsize=7)
-    axes.set_title(f"{style.plain(model.class_names[label])}: dimensions of its pose (rows), changed (columns)")
     return figure

@@ -30,8 +30,6 @@ CAPTIONS: Mapping[str, str] = {
     "capsules": "The first images of {name}. An orange dot is the centre of what the kept capsules at one position "
     "see; the larger it is, the more are kept. The bars are the activities of the classes, the true class in green.",
     "reconstructions": "The first images of {name}, and below each what is decoded from the predicted class's pose.",
-    "perturbations": "What the decoder draws from the pose of the first image of {name} when one dimension is changed, "
-    "a row for each. The middle column is the pose itself. A row that changes in one way shows what the dimension is.",
     "activity": "The mean activity over {name} of the most active primary capsules, in descending order. A steep edge "
     "means that all images have the same active capsules. Where capsules are pruned, dots show how often each is kept.",
 }
@@ -60,7 +58,6 @@ def write_figures(
             save(figure, "capsules", name, capsules.describe(shown, output, model.geometry))
         if isinstance(output, CapsNetOutput) and output.reconstruction is not None:
             save(capsules.reconstructions(shown, output, names, name), "reconstructions", name)
-            save(capsules.perturbations(model, shown.images[:1], int(shown.labels[0])), "perturbations", name)
 
 
 def training_curve(lines: Sequence[dict], classes: int) -> Figure:

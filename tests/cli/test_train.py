@@ -208,6 +208,7 @@ def test_pictures_are_drawn_once_a_minute_and_at_the_end(tmp_path, monkeypatch):
     assert drawn == [2, 4, 6, 7]
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_for_good_and_evaluates_its_best_checkpoint(tmp_path, capsys):
     workdir = tmp_path / "run"
     given = {

@@ -25,6 +25,7 @@ def test_sample_is_what_it_says():
     assert (np.bincount(source.train.labels) > 700).all()
 
 
+@pytest.mark.slow
 def test_mnist_and_expanded_mnist():
     folder = reference.mnist()
     digits, expanded = (data.load(name, folder) for name in ("mnist", "expanded_mnist"))

@@ -129,8 +129,8 @@ def test_a_class_that_stands_out_at_one_angle_wins_over_one_that_is_active_besid
 def test_training_pictures_are_moved_in_their_frame_by_their_keys():
     model = workloads.untrained_model(frame="affine", max_shift=2)
     images, keys = np.repeat(_images(1), 200, axis=0), jax.random.split(jax.random.key(0), 200)
-    output = model.network.apply({"params": model.params}, images, jnp.zeros(200, int), keys, train=True)
-    frame = output.view.frame
+    apply = jax.jit(lambda params, *batch: model.network.apply({"params": params}, *batch, train=True))
+    frame = apply(model.params, images, jnp.zeros(200, int), keys).view.frame
     offset = (frames.frame_of(images[:1]).centre - frame.centre) @ np.linalg.inv(frame.matrix[0]).T
     np.testing.assert_allclose(offset, np.rint(offset), atol=1e-3)
     assert {tuple(row) for row in np.rint(offset).astype(int)} == {(i, j) for i in range(-2, 3) for j in range(-2, 3)}

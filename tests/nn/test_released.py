@@ -10,7 +10,7 @@ from lcaps_jax.ops import capsules
 import reference
 
 
-@pytest.fixture(scope="module", params=[50, 70], ids="K={}".format)
+@pytest.fixture(scope="module", params=[pytest.param(50, marks=pytest.mark.slow), 70], ids="K={}".format)
 def released(request):
     """Golden data, parameters, loss function and the network's output for one K."""
     stored = reference.load(f"released_K{request.param}_seed0.npz")

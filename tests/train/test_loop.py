@@ -187,6 +187,7 @@ def test_the_steps_augment_images_as_the_settings_say(tmp_path, monkeypatch, fra
     assert stop.value.args == (3, augment.AugmentConfig(shift, "both", 20.0, 1.2, 0.2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"model": "capsnet", "capsule_types": 4, "capsule_dim": 4}, {"model": "cnn"}])
 def test_baselines_learn(settings, tmp_path):
     fitted = _fit(tmp_path, **settings, filters=16, epochs=8, decay_rate=1.0, learning_rate=3e-3)

@@ -104,17 +104,3 @@ def test_images_are_in_rows_of_four_above_the_description():
     np.testing.assert_array_equal(np.squeeze(shown[5].images[0].get_array()), np.squeeze(split.images[5]))
     words = figure._supxlabel.get_text().replace("\N{NO-BREAK SPACE}", " ").replace("\n", " ")
     assert words == capsules.describe(split, output, model.geometry)
-
-
-@pytest.mark.parametrize("settings", [{}, {"frame": "affine", "frame_size": 20, "conv1_kernel": 5}])
-def test_perturbations_change_one_dimension_a_row(settings):
-    model = workloads.untrained_model(model="capsnet", **settings)
-    images, size = workloads.random_split(1, size=28).images, settings.get("frame_size", 28)
-    (axes,) = capsules.perturbations(model, images, label=3).axes
-    shown = np.asarray(axes.images[0].get_array()).reshape(4, size + 1, 11, size + 1)[:, :-1, :, :-1]
-    for row in shown:  # the pose itself is in the middle of every row
-        np.testing.assert_array_equal(row[:, 5], shown[0, :, 5])
-    (pose,) = model(images).pose
-    pose[3, 1] -= 0.25
-    decoded = model.network.decode(model.params, pose[None], np.array([3]), (size, size, 1))
-    np.testing.assert_allclose(shown[1, :, 0], 255 * decoded[0, ..., 0], atol=1)

@@ -26,7 +26,7 @@ def _evaluation(split, wrong):
 
 @pytest.mark.parametrize("frame", [{}, {"frame": "affine"}], ids=["whole", "framed"])
 @pytest.mark.parametrize(
-    "model, examples", [("lcapsnet", {"capsules"}), ("capsnet", {"reconstructions", "perturbations"}), ("cnn", set())]
+    "model, examples", [("lcapsnet", {"capsules"}), ("capsnet", {"reconstructions"}), ("cnn", set())]
 )
 def test_every_kind_is_written_with_its_caption(tmp_path, model, examples, frame):
     split = workloads.random_split(9, size=40 if frame else 28)
