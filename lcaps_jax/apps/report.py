@@ -16,7 +16,7 @@ from lcaps_jax.infer.model import Model
 from lcaps_jax.infer.pretrained import load_model
 from lcaps_jax.nn.ladder import LadderCapsNet
 from lcaps_jax.train.log import read_metrics
-from lcaps_jax.train.test_sets import load_test_set
+from lcaps_jax.train.sets import load_test_set
 from lcaps_jax.util import devices
 from lcaps_jax.util.errors import ConfigError
 from lcaps_jax.viz import capsules, robustness, style, training, transforms

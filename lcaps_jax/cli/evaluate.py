@@ -14,7 +14,7 @@ from lcaps_jax.infer.pretrained import load_model
 from lcaps_jax.train import workdir as folders
 from lcaps_jax.train.checkpoint import LAST
 from lcaps_jax.train.evaluate import Evaluation, evaluate, make_eval_steps, on_devices
-from lcaps_jax.train.test_sets import compare_brightness, load_test_set
+from lcaps_jax.train.sets import compare_brightness, load_test_set
 from lcaps_jax.util import devices
 from lcaps_jax.util.errors import ConfigError
 from lcaps_jax.util.process import say
@@ -40,7 +40,7 @@ def evaluate_model(
     written. Entries are named ``"NAME"``, ``"NAME (best)"`` of a best checkpoint, ``"NAME (search by -10, 0, 10)"``,
     ``"NAME (inverted)"``, and ``"folder of DIR"`` of another folder than the run's.
 
-    The ``batch_size`` over all devices is by default the run's; for ``options`` see ``train.test_sets.load_test_set``.
+    The ``batch_size`` over all devices is by default the run's; for ``options`` see ``train.sets.load_test_set``.
     Raises DataError for sets that cannot be used, and DeviceError where batch or data do not fit the devices.
     """
     if options.get("skip_unreadable") and folder.NAME not in names:

@@ -15,7 +15,7 @@ import filelock
 
 from lcaps_jax.data.brightness import Brightness
 from lcaps_jax.data.splits import Source, Split, fingerprint, normal_form
-from lcaps_jax.train.checkpoint import Checkpoints
+from lcaps_jax.train.checkpoint import Checkpoints, check_path
 from lcaps_jax.train.config import Config, check, declared_settings
 from lcaps_jax.train.evaluate import Evaluation, out_of_patience
 from lcaps_jax.train.log import read_metrics
@@ -155,21 +155,28 @@ def is_finished(config: Config, stored: Stored, workdir: pathlib.Path) -> bool:
     return bool((good_enough or ended) and plan.evaluates(last)) or last == plan.total_steps
 
 
-def check_new(workdir: pathlib.Path) -> None:
-    """Raises ConfigError for a folder that a new run cannot have."""
-    ours = (_LOCK_FILE, CONFIG_FILE + PARTIAL)  # of a run that was killed as it began
-    if workdir.exists() and not (workdir.is_dir() and all(path.name in ours for path in workdir.iterdir())):
-        raise ConfigError(f"workdir={workdir}: holds something else and no run; give a new or an empty folder.")
-    if "," in str(workdir):
-        raise ConfigError(f"workdir={workdir}: must not contain a comma, by which eval.py divides folders.")
+def opened(workdir: pathlib.Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], Stored | None, bool]:
+    """The settings of a run that begins or goes on in a folder, what the folder holds, and whether it is finished.
 
-
-def check_checkpoints(stored: Stored, workdir: pathlib.Path) -> None:
-    """Raises ConfigError for a finished run whose checkpoints are gone, so that its log and its results stay."""
+    Raises ConfigError for a folder that a new run cannot have, and for a finished run whose checkpoints are gone, so
+    that its log and its results stay.
+    """
+    check_path(workdir)
+    check(given)
+    stored = read(workdir)
+    if stored is None:
+        ours = (_LOCK_FILE, CONFIG_FILE + PARTIAL)  # of a run that was killed as it began
+        if workdir.exists() and not (workdir.is_dir() and all(path.name in ours for path in workdir.iterdir())):
+            raise ConfigError(f"workdir={workdir}: holds something else and no run; give a new or an empty folder.")
+        if "," in str(workdir):
+            raise ConfigError(f"workdir={workdir}: must not contain a comma, by which eval.py divides folders.")
+        return dict(given), None, False
     last = StepPlan(stored.train_images, stored.config.schedule).total_steps
-    results = read_results(workdir).values()
-    if _last_step(workdir) is None and any(result["step"] == last for result in results):
+    if _last_step(workdir) is None and any(each["step"] == last for each in read_results(workdir).values()):
         raise ConfigError(f"workdir={workdir}: the checkpoints of this finished run are gone; give another workdir.")
+    settings = continued(stored, given, workdir)
+    config = Config.from_settings(settings, len(stored.class_names))
+    return settings, stored, is_finished(config, stored, workdir)
 
 
 @contextlib.contextmanager

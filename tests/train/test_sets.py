@@ -10,7 +10,7 @@ from lcaps_jax.cli.evaluate import evaluate_model
 from lcaps_jax.data import DataError, Split
 from lcaps_jax.data.brightness import MNIST
 from lcaps_jax.train import workdir as folders
-from lcaps_jax.train.test_sets import compare_brightness, load_test_set
+from lcaps_jax.train.sets import compare_brightness, load_test_set
 from lcaps_jax.util.errors import ConfigError
 import workloads
 

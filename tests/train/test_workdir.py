@@ -90,9 +90,11 @@ def test_a_run_goes_on_with_the_images_that_it_was_started_with_alone(tmp_path):
 
 def test_results_without_checkpoints_are_kept_unless_the_run_was_killed_before_its_end(tmp_path):
     folders.write_json(tmp_path / "results.json", {"sample": {"step": 2}})
+    _stored(epochs=2).write(tmp_path)  # of one step each
     with pytest.raises(ConfigError, match=f"workdir={tmp_path}"):
-        folders.check_checkpoints(_stored(epochs=2), tmp_path)  # of one step each
-    folders.check_checkpoints(_stored(epochs=3), tmp_path)
+        folders.opened(tmp_path, {})
+    _stored(epochs=3).write(tmp_path)
+    assert not folders.opened(tmp_path, {})[2]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"sample": {}}', '{"sample": {"step": 1, "ci95": [1]}}'])
