@@ -1,6 +1,8 @@
 """A network small enough to train in seconds, and the entry points run on it as somebody would run them."""
 
 from collections.abc import Sequence
+import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -104,3 +106,32 @@ def train_until(workdir: pathlib.Path, when, how: signal.Signals, **settings) ->
     process.send_signal(how)
     output = process.communicate(timeout=200)[0]
     return process.returncode, output
+
+
+_REFUSED = """
+import contextlib, io, json, runpy, sys
+from absl import flags
+from lcaps_jax.cli import evaluate, main as cli
+script = runpy.run_path(sys.argv[1])
+said = []
+for arguments in json.loads(sys.argv[2]):
+    sys.argv = [sys.argv[0], *arguments]
+    flags.FLAGS.unparse_flags()
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        try:
+            cli.run(script.get("main", evaluate.main))
+            stop = SystemExit(0)
+        except SystemExit as stop_:
+            stop = stop_
+    said.append([stop.code if isinstance(stop.code, int) else 1, stderr.getvalue() + f"{stop.code}"])
+print(json.dumps(said))
+"""
+
+
+def refusals(script: str, commands: Sequence[Sequence[str]], cwd: pathlib.Path) -> list[tuple[int, str]]:
+    """The exit code and what is said of each command line of an entry point, in one process for all of them."""
+    arguments = [sys.executable, "-c", _REFUSED, str(REPOSITORY / script), json.dumps(list(map(list, commands)))]
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(arguments, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [(code, said) for code, said in json.loads(done.stdout.splitlines()[-1])]

@@ -48,31 +48,29 @@ def test_a_newcomer_classifies_a_file_with_the_packaged_network(tmp_path):
     assert sorted(weights.iterdir()) == before
 
 
-@pytest.mark.parametrize(
-    "arguments, said",
-    [
-        ([], ["workdir=", "runs/one, runs/two/inner", "mnist_small"]),
-        (["--workdir=runs/one", "--format=csv"], ["format=csv", "--images"]),
-        (["--workdir=runs/one", "--centre"], ["centre", "--images"]),
-        (["--workdir=runs/one", "--images=x", "--export=y"], ["--images and --export"]),
-        (["--workdir=runs/one", "--export=x", "--data_dir=y"], ["data_dir=y", "--export"]),
-        (["--workdir=mnist_small", "--skip_unreadable"], ["skip_unreadable", "mnist"]),
-        (["--workdir=mnist_small", "--search_angles=10"], ["search_angles=10", "frame"]),
-        (["--workdir=mnist_framed", "--search_angles=ten"], ["search_angles=ten", "degrees"]),
-        (["--workdir=mnist_framed", "--search_angles=400"], ["search_angles=400", "180"]),
-        (["--flagfile=some.flags"], ["workdir=runs/one"]),
-        (["--workdir=mnist_small", "--checkpoint=best"], ["checkpoint=best", "last"]),
-    ],
-)
-def test_refusals_are_one_line(tmp_path, arguments, said):
+_REFUSED = [
+    ([], ["workdir=", "runs/one, runs/two/inner", "mnist_small"]),
+    (["--workdir=runs/one", "--format=csv"], ["format=csv", "--images"]),
+    (["--workdir=runs/one", "--centre"], ["centre", "--images"]),
+    (["--workdir=runs/one", "--images=x", "--export=y"], ["--images and --export"]),
+    (["--workdir=runs/one", "--export=x", "--data_dir=y"], ["data_dir=y", "--export"]),
+    (["--workdir=mnist_small", "--skip_unreadable"], ["skip_unreadable", "mnist"]),
+    (["--workdir=mnist_small", "--search_angles=10"], ["search_angles=10", "frame"]),
+    (["--workdir=mnist_framed", "--search_angles=ten"], ["search_angles=ten", "degrees"]),
+    (["--workdir=mnist_framed", "--search_angles=400"], ["search_angles=400", "180"]),
+    (["--flagfile=some.flags"], ["workdir=runs/one"]),
+    (["--workdir=mnist_small", "--checkpoint=best"], ["checkpoint=best", "last"]),
+]
+
+
+def test_refusals_are_one_line(tmp_path):
     for folder in ("one", "two/inner"):
         (tmp_path / "runs" / folder).mkdir(parents=True)
         (tmp_path / "runs" / folder / "config.json").write_text("{}")
     (tmp_path / "some.flags").write_text("# a comment\n--workdir=runs/one\n")
-    command = [sys.executable, str(workloads.REPOSITORY / "eval.py"), *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert all(each in done.stderr for each in said), done.stderr
+    found = workloads.refusals("eval.py", [arguments for arguments, _ in _REFUSED], tmp_path)
+    for (_, said), (code, text) in zip(_REFUSED, found, strict=True):
+        assert code == 1 and "Traceback" not in text and all(each in text for each in said), text
 
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
