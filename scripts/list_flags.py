@@ -14,9 +14,9 @@ text = """# Flags
 
 <!-- Written by python -m scripts.list_flags: do not edit. -->
 
-Give flags as `--name=value`, or one a line in a file for `--flagfile`. `--name` sets a flag that is true or false, and
-`--noname` clears it. The recipe of `train.py` may replace a default by what fits your data; it prints what it chose.
-`--lr` is short for `--learning_rate`. The owner is the class that uses the setting.
+Give flags as `--name=value`, or one per line in a file for `--flagfile`. `--name` sets a Boolean flag, `--noname` clears
+it. The recipe of `train.py` may replace defaults to fit your data, and prints its choices. `--lr` is short for
+`--learning_rate`. The owner is the class that uses the setting.
 """
 groups: dict[str, list[tuple]] = collections.defaultdict(list)
 for name, settings in declared_settings().items():

@@ -36,7 +36,7 @@ def test_arithmetic_and_parts_of_ops():
     [("lcapsnet", "class networks, ladder"), pytest.param("capsnet", "routing, decoder", marks=pytest.mark.slow)],
 )
 def test_every_part_of_a_step_is_found(model, own):
-    settings = {**workloads.TINY, "model": model, "filters": 16}
+    settings = {**workloads.TINY, "model": model, "filters": 16, "convolution": "auto"}
     if model == "capsnet":
         del settings["k"]
     measured = step_profile.measure(timing.configured(settings))

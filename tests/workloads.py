@@ -23,6 +23,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 TINY = {
     "filters": 8,
+    "convolution": "direct",
     "capsule_types": 2,
     "k": 5,
     "capsule_dim": 4,

@@ -63,7 +63,7 @@ def test_every_network_is_exported_for_any_number_of_images(settings, angles, tm
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_program_has_the_code_of_its_platform(name):
-    model = workloads.untrained_model(model=name)
+    model = workloads.untrained_model(convolution="auto", model=name)
     images = jnp.asarray(workloads.random_split(2).images, jnp.float32) / 255
 
     @jax.jit

@@ -20,7 +20,7 @@ np.savez(sys.argv[1], **test_devices.train_and_evaluate())
 
 def train_and_evaluate():
     """Three steps with random shifts and an evaluation, on whatever devices there are: named arrays."""
-    config = workloads.tiny_config(max_shift=2, batch_size=20)
+    config = workloads.tiny_config(convolution="auto", max_shift=2, batch_size=20)
     optimizer, split = config.optimizer.make(), workloads.random_split(60)
     train_data = devices.replicate(steps.TrainData(split.images, split.labels, jax.random.key(1)))
     begin = steps.compute_once(lambda: steps.init_state(config.network, optimizer, (28, 28, 1)))
