@@ -14,8 +14,8 @@ text = """# Flags
 
 <!-- Written by python -m scripts.list_flags: do not edit. -->
 
-Give flags as `--name=value`, or one per line in a file for `--flagfile`. `--name` sets a Boolean flag, `--noname` clears
-it. The recipe of `train.py` may replace defaults to fit your data, and prints its choices. `--lr` is short for
+Give flags as `--name=value`, or one per line in a file for `--flagfile`. `--name` sets a Boolean flag, `--noname`
+clears it. The recipe of `train.py` may replace defaults to fit your data, and prints its choices. `--lr` is short for
 `--learning_rate`. The owner is the class that uses the setting.
 """
 groups: dict[str, list[tuple]] = collections.defaultdict(list)
