@@ -73,6 +73,8 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"Error: {str(error) or 'the memory of this machine is full.'}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # nobody reads any more, as behind ``| head``
+        os._exit(128 + signal.SIGPIPE)
     except OSError as error:
         rest = " What was saved before stays; once there is room, the same command continues."
         sys.exit(f"Error: {error}.{rest if error.errno in _NO_ROOM else ''}")
