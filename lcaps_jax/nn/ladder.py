@@ -18,6 +18,7 @@ from lcaps_jax.nn.layers import PrimaryCapsules
 from lcaps_jax.nn.outputs import Geometry, LadderCapsNetOutput, Network
 from lcaps_jax.ops import capsules
 from lcaps_jax.ops.precision import einsum
+from lcaps_jax.util.errors import ConfigError
 from lcaps_jax.util.settings import build, part, setting
 
 # In the small preset, positions for one kept capsule of each type.
@@ -234,6 +235,8 @@ def margin_loss(output: LadderCapsNetOutput, labels: jax.Array) -> jax.Array:
 
 def released_loss(output: LadderCapsNetOutput, labels: jax.Array) -> jax.Array:
     """Loss of the released graph, which reads the regression distances, ``[B]``."""
+    if output.distance is None:
+        raise ConfigError("class_loss=released: needs regression=True, whose distances it reads.")
     return capsules.released_loss(output.distance, labels)
 
 
