@@ -1,6 +1,7 @@
 """Flags: those of training follow from the settings that each part of the package declares."""
 
 from collections.abc import Sequence
+import contextlib
 import pathlib
 from typing import Any
 
@@ -108,6 +109,10 @@ def define_distributed() -> None:
 
 def parse(arguments: list[str]) -> list[str]:
     """Parses a command line, and returns what is not a flag; for absl's ``app.run``."""
-    if "learning_rate" in flags.FLAGS:
-        define_own_network(arguments)
-    return app.parse_flags_with_usage(arguments)
+    try:
+        if "learning_rate" in flags.FLAGS:
+            with contextlib.suppress(flags.Error):  # which the parser below says, with the usage
+                define_own_network(arguments)
+        return app.parse_flags_with_usage(arguments)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"flagfile: must be text in UTF-8 ({error}).") from None

@@ -128,11 +128,14 @@ _REFUSED = [
     ({"learning_rat": 1}, ["learning_rate"]),
     ({"epochs": "many"}, ["--epochs=many"]),
     ({"model": "lcapnet"}, ["model=lcapnet", "lcapsnet"]),
+    ({"flagfile": "missing.flags"}, ["missing.flags"]),
+    ({"flagfile": "binary.flags"}, ["flagfile", "UTF-8"]),
     ({"distributed": True, "process_id": 0}, ["num_processes", "process_id"]),
 ]
 
 
 def test_refusals_are_one_line(tmp_path):
+    (tmp_path / "binary.flags").write_bytes(b"\xff\xfe\x00--k=3")
     commands = [workloads.command("train.py", tmp_path / "run", workloads.TINY | given)[2:] for given, _ in _REFUSED]
     for (_, said), (code, text) in zip(_REFUSED, workloads.refusals("train.py", commands, tmp_path), strict=True):
         assert code == 1 and "Traceback" not in text and all(each in text for each in said), text
